@@ -1,0 +1,229 @@
+"""What a far tier is: `Store` (synchronous, one machine) and `Tier` (what the engine talks to).
+
+A far tier owns three things together, because one change must move all three: the stored envelopes, the invalidation
+log that other processes read, and the leases that let one process load a key for all.
+"""
+
+from collections.abc import Awaitable, Iterator, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+import msgspec
+
+from genesis_cache.model.keys import Address
+
+Buffer = bytes | memoryview
+
+
+class StoreError(Exception):
+    """A store could not do what was asked (full, read-only, broken, locked); the tier degrades, callers never see it."""
+
+
+class Kind(StrEnum):
+    """What a notice kills."""
+
+    KEY = "key"
+    TAG = "tag"
+    PATTERN = "pattern"
+    CLEAR = "clear"
+
+
+class Notice(msgspec.Struct, frozen=True, gc=False):
+    """One line of the invalidation log. It kills what it names wherever the sequence read before the load is lower.
+
+    ``namespace`` "" reaches every namespace, ``a`` reaches ``a`` and ``a/...``. ``owner`` None reaches entries of every
+    owner and of none for TAG, PATTERN and CLEAR; for KEY it is the exact owner (None: the entry without one).
+    ``name`` is the key, the tag or the pattern, and empty for CLEAR.
+    """
+
+    kind: Kind
+    namespace: str
+    owner: str | None
+    name: str
+    seq: int = 0
+    """Given by the store when it is committed; sequences of one log only grow."""
+    origin: int = 0
+    """Number of the process handle that wrote it, so that a process can tell its own."""
+
+
+class Put(msgspec.Struct, frozen=True, gc=False):
+    """Store an envelope.
+
+    With ``since`` (a fill: the sequence read before the load) it is refused if its key was changed or killed after
+    that sequence. Without (a set) it is a change of its own: it takes a sequence, kills fills that began before, and is
+    told to other processes by a KEY notice. With ``version`` it is refused if a higher version is stored.
+    """
+
+    address: Address
+    envelope: bytes
+    gone_at: float
+    """Wall seconds after which it may be dropped; infinity for never."""
+    since: int | None = None
+    version: int | None = None
+    priority: int = 1
+
+
+class Remove(msgspec.Struct, frozen=True, gc=False):
+    """Delete one entry, kill fills of it that began before, and tell other processes by a KEY notice."""
+
+    address: Address
+
+
+class Kill(msgspec.Struct, frozen=True, gc=False):
+    """Append a TAG, PATTERN or CLEAR notice: no scan, no entry is touched."""
+
+    notice: Notice
+
+
+class Drop(msgspec.Struct, frozen=True, gc=False):
+    """Give back the space of entries found dead or not wanted here; no sequence, no notice."""
+
+    address: Address
+
+
+Change = Put | Remove | Kill | Drop
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """What became of one change: its sequence (0 for a fill or a drop), and whether a Put was refused as outdated."""
+
+    seq: int = 0
+    refused: bool = False
+
+
+class Position(msgspec.Struct, frozen=True, gc=False):
+    """How far a log has come: which log (``epoch``, an unsigned 64-bit identity) and its last sequence."""
+
+    epoch: int
+    seq: int
+
+
+class StoreStats(msgspec.Struct, gc=False, kw_only=True):
+    """A store's figures, all counted and none estimated."""
+
+    entries: int = 0
+    size_bytes: int = 0
+    """Bytes of its files, or of its rows for a database."""
+    capacity_bytes: int | None = None
+    evictions: dict[str, int] = {}
+    """By reason: ``size``, ``ttl``, ``damaged``."""
+    damaged: int = 0
+    """Records or files found damaged and left out since the store was made."""
+    rebuilt: int = 0
+    """How often the whole store was thrown away because its books could not be trusted."""
+
+
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """One stored envelope met by a scan, and whether it was read since it was written."""
+
+    envelope: bytes
+    used: bool
+
+
+class Store(Protocol):
+    """A synchronous embedded store, shared by the processes of one host; safe from any thread.
+
+    Every method may raise `StoreError`. `get`, `size` and `position` are cheap enough for the event loop; the rest is
+    called from a worker thread, except `commit` of one small change, for which `try_commit` exists.
+    """
+
+    def open(self) -> None:
+        """Make or open it; what was damaged while closed is found here or can never be served."""
+
+    def close(self) -> None:
+        """Let go of everything; safe to call twice. A forked child may call `open` on the same object again."""
+
+    def get(self, address: Address) -> Buffer | None:
+        """The envelope, checked against its checksum at least on its first read in this process, or None."""
+
+    def size(self, address: Address) -> int | None:
+        """Bytes of the envelope that `get` would return, without reading it; None if there is none."""
+
+    def commit(self, changes: Sequence[Change]) -> list[Receipt]:
+        """Apply a batch under one lock, in order, all or nothing visible per change; survives ``kill -9`` anywhere."""
+
+    def try_commit(self, changes: Sequence[Change]) -> list[Receipt] | None:
+        """As `commit` for a small batch if no other process or thread holds the lock at this moment, else None."""
+
+    def position(self) -> Position:
+        """The log's end. Cheap: a memory read or one query."""
+
+    def notices(self, after: Position) -> list[Notice] | None:
+        """Notices after a position in order; None where the log no longer reaches back so far (then forget all)."""
+
+    def floors(self) -> list[Notice]:
+        """The TAG, PATTERN and CLEAR notices that may still matter to a stored entry, for a process that just opened."""
+
+    def lease(self, address: Address) -> bool:
+        """Try to become the one process that loads this key; lost by itself if the process dies. Never waits."""
+
+    def release(self, address: Address) -> None:
+        """Give a lease back."""
+
+    def sweep(self, budget_s: float) -> int:
+        """Remove expired entries for at most so many seconds; how many went. Continues where the last call ended."""
+
+    def scan(self) -> Iterator[Found]:
+        """Every living envelope once, in no order; entries that come or go meanwhile may or may not be met."""
+
+    def stats(self) -> StoreStats:
+        """The figures as they stand."""
+
+    def check(self) -> list[str]:
+        """Verify its own books (bytes, entries, index against data); a sentence for each fault, none if sound."""
+
+
+class Tier(Protocol):
+    """A far tier as the engine sees it. No method raises for a dead tier: it answers "not here" or "owed"."""
+
+    kind: str
+    """``disk``, ``redis`` or ``database``."""
+
+    async def open(self) -> None:
+        """Connect or make what is needed; a tier that cannot is down, with a reason, and tries again later."""
+
+    async def close(self) -> None:
+        """Write what is queued, then let go of everything."""
+
+    def get(self, address: Address) -> Buffer | None | Awaitable[Buffer | None]:
+        """The checked envelope, None, or an awaitable of these where it cannot be told without waiting."""
+
+    async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
+        """Envelopes in the order asked."""
+
+    def commit(self, changes: Sequence[Change]) -> Awaitable[list[Receipt] | None]:
+        """Queue changes for this loop tick's batch; the receipts, or None where the tier is down and they are owed."""
+
+    def commit_now(self, changes: Sequence[Change]) -> list[Receipt] | None:
+        """Apply one small change without waiting if that is possible at this moment, else None."""
+
+    def position(self) -> Position | None:
+        """The log's end as this process can see it now; None while it cannot."""
+
+    def notices(self, after: Position) -> list[Notice] | None:
+        """As `Store.notices`."""
+
+    def floors(self) -> list[Notice]:
+        """As `Store.floors`."""
+
+    def lease(self, address: Address) -> bool:
+        """As `Store.lease`; True while the tier is down, so that a load is never held up."""
+
+    def release(self, address: Address) -> None:
+        """As `Store.release`."""
+
+    async def sweep(self, budget_s: float) -> int:
+        """As `Store.sweep`."""
+
+    async def scan(self, limit: int) -> list[Found]:
+        """Up to ``limit`` living envelopes."""
+
+    def stats(self) -> StoreStats:
+        """The figures as last known."""
+
+    @property
+    def down(self) -> str | None:
+        """Why the tier is out of use, in a sentence; None while it works."""
+
+    def check(self) -> list[str]:
+        """As `Store.check`."""
