@@ -43,14 +43,15 @@ class Floors:
     """What is dead, as far as this process has heard.
 
     ``epoch`` is a new object each time something moved; ``seq`` is the highest sequence heard, which a load reads
-    before it begins.
+    before it begins; ``heard_until`` is the monotonic second until which this may be taken as up to date.
     """
 
-    __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "seq")
+    __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "heard_until", "seq")
 
     def __init__(self) -> None:
         self.epoch: object = object()
         self.seq = 0
+        self.heard_until = 0.0
         self._base = 0
         self._tagged = 0
         self._clears: dict[tuple[str, str | None], int] = {}
