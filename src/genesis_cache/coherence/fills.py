@@ -50,3 +50,8 @@ class Fills:
     def alive(self, token: int, key: Hashable) -> bool:
         """Whether the fill with this token may still store the key."""
         return self._floor <= token and self._killed.get(key, 0) <= token
+
+    def reset(self) -> None:
+        """Forget all fills, in a forked child where none of them goes on."""
+        self.kill_all()
+        self._active = 0

@@ -5,7 +5,7 @@ owner or for none), `Lane` one far tier with its figures and what is still owed 
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from genesis_cache.codecs.codec import Codec
 from genesis_cache.coherence.fills import Fills
@@ -20,10 +20,8 @@ from genesis_cache.model.keys import Address, Scope, scope_of
 from genesis_cache.model.meter import LayerMeter, Latency, SpaceMeter
 from genesis_cache.model.options import EntryOptions, Plan, resolve
 from genesis_cache.model.settings import CacheSettings
-from genesis_cache.tiers.base import Buffer, Change, Kill, Receipt, Remove, Tier
+from genesis_cache.tiers.base import Buffer, Change, Kill, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
-
-from collections.abc import Awaitable
 
 MapKey = str | tuple[str, str]
 
@@ -106,12 +104,15 @@ class View:
 class Core:
     """One cache's state, shared by all its views."""
 
-    def __init__(self, settings: CacheSettings, clock: Clock, memory: MemoryTier | None, far: Sequence[Tier]) -> None:
+    def __init__(
+        self, settings: CacheSettings, clock: Clock, memory: MemoryTier | None, far: Sequence[Tier], near_position: int
+    ) -> None:
         self.settings = settings
         self.clock = clock
         self.memory = memory
-        first = 1 if memory is None else 2
-        self.lanes = tuple(Lane(f"l{first + n}", tier) for n, tier in enumerate(far))
+        labels = [f"l{n}" for n in range(1, len(far) + 2)]
+        self.near_label = labels.pop(near_position) if memory is not None else ""
+        self.lanes = tuple(Lane(label, tier) for label, tier in zip(labels, far, strict=False))
         self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
         self.authority = self.lanes[-1] if self.lanes else None
         self.near_meter = memory.meter if memory is not None else LayerMeter()
@@ -122,6 +123,8 @@ class Core:
         self.log = EventLog(settings.cache_language)
         self.lock = threading.RLock()
         self.spaces: dict[str, Space] = {}
+        self.names: dict[int, str] = {}
+        self._reaches: dict[tuple[int, str | None], Reach] = {}
         self.log_epoch = 0
         self.loads_abandoned = 0
         self.latency = Latency()
@@ -139,6 +142,7 @@ class Core:
                 limit = max_loads if max_loads is not None else self.settings.cache_max_loads
                 space = Space(name, self.memory, defaults or EntryOptions(), limit)
                 self.spaces[name] = space
+                self.names[space.number] = name
             return space
 
     def view(self, name: str, owner: str | None, defaults: EntryOptions) -> View:
@@ -156,6 +160,17 @@ class Core:
             msg = "this cache was closed: open() it again, or make a new one"
             raise CacheClosed(msg)
 
-    def receipt_seq(self, receipts: Sequence[Receipt]) -> int:
-        """The highest sequence a batch was given."""
-        return max((receipt.seq for receipt in receipts), default=0)
+    def living(self, entry: Entry) -> bool:
+        """Whether no floor kills an entry in memory; what lives is marked as judged at this epoch."""
+        key = entry.key
+        owner, plain = key if isinstance(key, tuple) else (None, key)
+        reach = self._reaches.get((entry.space, owner))
+        if reach is None:
+            reach = reach_of(self.names[entry.space], owner)
+            if owner is None:
+                self._reaches[entry.space, owner] = reach
+        epoch = self.floors.epoch
+        if self.floors.killer(reach, plain, () if entry.extra is None else entry.extra.tags, entry.seq):
+            return False
+        entry.epoch = epoch
+        return True

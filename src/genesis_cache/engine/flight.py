@@ -16,6 +16,7 @@ class Lost(Enum):
 
     TASK = "the event loop that ran the load was closed"
     WAIT = "the caller's own patience ended"
+    NOTHING = "the loader of many keys did not bring this one"
 
 
 Outcome = Entry | BaseException | Lost
@@ -24,13 +25,15 @@ Outcome = Entry | BaseException | Lost
 class Flight:
     """One load under way. ``since`` is the log's sequence read before it began."""
 
-    __slots__ = ("_waiters", "outcome", "since", "started", "task")
+    __slots__ = ("_waiters", "abandoned", "outcome", "placed", "since", "started", "task")
 
     def __init__(self, since: int, started: float) -> None:
         self.since = since
         self.started = started
         self.task: asyncio.Task[None] | None = None
         self.outcome: Outcome | None = None
+        self.placed = False
+        self.abandoned = False
         self._waiters: dict[asyncio.Future[Outcome], asyncio.AbstractEventLoop] = {}
 
     @property
