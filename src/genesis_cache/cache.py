@@ -201,12 +201,14 @@ class Cache:
         self, key: str | Callable[..., Any] | None = None, *, key_prefix: str | None = None, **options: Any
     ) -> decorate.Decorator:
         """Cache what a function returns, by its arguments; see `genesis_cache.decorate`."""
-        return decorate.decorator(self, key, key_prefix, options)
+        owner = options.pop("owner", None)
+        home = self if owner is None else self.owned_by(owner)
+        return decorate.decorator(home, home._engine, home._view, key, key_prefix, options)  # noqa: SLF001
 
     def blocking(self) -> BlockingCache:
         """The same verbs for code without an event loop, over the same engine."""
         if self._blocking is None:
-            self._blocking = BlockingCache(self)
+            self._blocking = BlockingCache(self, self._engine, self._view)
         return self._blocking
 
     # -- insight ------------------------------------------------------------------------------------------------------

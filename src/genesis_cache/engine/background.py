@@ -14,6 +14,7 @@ from typing import Any
 from genesis_cache.engine.core import Core
 from genesis_cache.model.entry import Entry
 from genesis_cache.policies.freshness import gone
+from genesis_cache.tiers.memory import MemoryTier
 
 SLICE_S = 0.001  # the longest the clean-up of memory holds the loop
 PAUSE_S = 0.005  # between two slices
@@ -110,15 +111,15 @@ class Background:
         memory = self._core.memory
         if memory is not None and not self._reaping and len(memory):
             self._reaping = True
-            self.spawn(self._reap(len(memory)))
+            self.spawn(self._reap(memory))
 
-    async def _reap(self, most: int) -> None:
+    async def _reap(self, memory: MemoryTier) -> None:
         core = self._core
         try:
-            seen = 0
-            while core.memory is not None and not core.closed and seen <= most:
-                seen += core.memory.sweep(core.clock.now(), SLICE_S, self.doomed)
+            memory.sweep(core.clock.now(), SLICE_S, self.doomed)
+            while memory.sweeping and not core.closed:
                 await asyncio.sleep(PAUSE_S)
+                memory.sweep(core.clock.now(), SLICE_S, self.doomed)
         finally:
             self._reaping = False
 

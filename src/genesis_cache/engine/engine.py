@@ -1,16 +1,19 @@
 """The engine: one per cache, shared by all its views, loops and threads. Wires the roads; opens, closes, survives a fork."""
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import get_type_hints
 
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.bulk import Bulk
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.explaining import Explaining
 from genesis_cache.engine.hearing import NEVER, Hearing
+from genesis_cache.engine.portal import Portal
 from genesis_cache.engine.reading import Reading
 from genesis_cache.engine.rewriting import Rewriting
 from genesis_cache.engine.writing import Writing
@@ -36,6 +39,7 @@ class Engine:
         self.reading = Reading(self.core, self.hearing, self.writing, self.background)
         self.bulk = Bulk(self.core, self.reading)
         self.rewriting = Rewriting(self.core, self.reading, self.writing)
+        self.portal = Portal()
         self.explaining = Explaining(self.core, self.hearing)
         self.background.payer = self.writing.pay
         self.reading.opener = self.open
@@ -66,6 +70,11 @@ class Engine:
 
         lane.tier.on_down = down
         lane.tier.on_up = up
+
+    def expect(self, function: Callable[..., object]) -> None:
+        """Let values come back as the classes that a function's return annotation names."""
+        with contextlib.suppress(NameError, TypeError):  # an annotation that cannot be resolved names no class
+            self.core.codec.expect(get_type_hints(function).get("return"))
 
     async def open(self) -> None:
         """Open what is behind the cache; safe to call twice, from any loop. CacheClosed after `close`."""
@@ -105,6 +114,7 @@ class Engine:
         self.core.fills.reset()
         self.background.forget()
         self.reading.forget()
+        self.portal.forget()
         self.core.floors.heard_until = NEVER
         self._loop = None
         if self.core.memory is not None:

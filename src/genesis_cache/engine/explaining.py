@@ -42,7 +42,7 @@ class Explaining:
 
     def _near(self, view: View, key: str) -> tuple[str, TierView]:
         core, now = self._core, self._core.clock.now()
-        entry = view.lookup(key)
+        entry = None if core.memory is None else core.memory.get(view.space.number, view.map_key(key))
         label = core.near_label
         if entry is None:
             return ABSENT, TierView(layer=label, tier="memory", present=False)

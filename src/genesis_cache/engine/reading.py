@@ -44,6 +44,8 @@ class Job(msgspec.Struct, gc=False):
     plan: Plan
     stale: Entry | None
     background: bool = False
+    force: bool = False
+    """Load even if another process has brought a fresh value meanwhile."""
 
 
 class Reading:
@@ -67,8 +69,7 @@ class Reading:
         core = self._core
         now = core.clock.now()
         self._hearing.listen_if_due(now)
-        entry = view.lookup(key)
-        if entry is None or core.memory is None:
+        if core.memory is None or (entry := core.memory.get(view.space.number, view.map_key(key))) is None:
             return None, Verdict.GONE
         if entry.epoch is not core.floors.epoch and not core.living(entry):
             core.memory.drop(entry, "invalidated")
@@ -87,8 +88,9 @@ class Reading:
         started = time.perf_counter()
         view.lookup(key)
         core.near_meter.latency.add(time.perf_counter() - started)
-        if core.memory is not None:
+        if core.memory is not None and core.memory.needs_touch:
             core.memory.touch(entry)
+        entry.mark = True
         view.space.meter.near_hits += 1
         core.near_meter.hits += 1
         if core.log.hits:
@@ -242,6 +244,33 @@ class Reading:
         core.latency.add(time.perf_counter() - started)
         return entry, verdict
 
+    def quick(self, view: View, key: str) -> tuple[bool, object]:
+        """Whether memory holds the key fresh with nothing due, and its value; for callers outside an event loop."""
+        if not self._core.opened:
+            return False, None
+        entry, verdict = self.near(view, key)
+        if entry is None or verdict is not Verdict.FRESH:
+            return False, None
+        return True, self.serve(view, key, entry)
+
+    async def refresh(self, view: View, key: str, load: Load, plan: Plan) -> object:
+        """Load now, whatever is held, store it and return it; joins a load that is under way."""
+        if not self._core.opened:
+            await self._open()
+        while True:
+            entry, _ = self.near(view, key)
+            joined = self.position()
+            flight = view.space.flights.get(view.map_key(key))
+            if flight is None:
+                address = address_of(view.scope, key)
+                flight = self._lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
+            outcome = await self.wait(view, flight, plan.hard_timeout)
+            if isinstance(outcome, Entry):
+                if not self.killed_since(view, key, outcome, joined):
+                    return own_value(outcome)
+            elif outcome not in (Lost.TASK, Lost.NOTHING):
+                return self.fall_back(view, key, flight, outcome, None, plan)
+
     # -- 3. what may be served at once --------------------------------------------------------------------------------
 
     def _serves_now(self, view: View, key: str, entry: Entry, verdict: Verdict, load: Load, plan: Plan) -> bool:
@@ -352,7 +381,7 @@ class Reading:
             waited = True
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LEASE_POLL_MOST_S)
-        if not waited and job.stale is not None:
+        if job.force or (not waited and job.stale is not None):
             return None
         entry, verdict = await self.further(job.view, job.address)
         if entry is None or verdict is not Verdict.FRESH:

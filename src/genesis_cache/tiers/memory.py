@@ -160,6 +160,18 @@ class MemoryTier:
                 faults.append(f"the memory tier is over its limit: {self._count} entries, weight {self._weight}")
             return faults
 
+    def flush(self, reason: str) -> None:
+        """Drop everything, and count it for that reason. Takes time with the number of entries: for rare, grave cases."""
+        for entry in list(self.items()):
+            self.drop(entry, reason)
+
+    def after_fork(self) -> None:
+        """In a forked child: a lock that another thread of the parent held would never be released."""
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return self._count
+
     def _mirror(self, number: int, entry: Entry) -> None:
         with self._lock:
             if entry.home and self._finds[number](entry.key) is entry:
