@@ -193,7 +193,7 @@ class MemoryTier:
             return [entry]
         victims: list[Entry] = []
         while (reason := self._reason_to_evict(entry.weight, 1)) is not None:
-            victim = self._evict(rank, reason)
+            victim = self._evict(rank, entry.weight, reason)
             self.meter.evictions[reason] += 1
             if victim is None:
                 victims.append(entry)
@@ -209,13 +209,13 @@ class MemoryTier:
             return "entries"
         return None
 
-    def _evict(self, rank: int, reason: str) -> Entry | None:
+    def _evict(self, rank: int, incoming: int, reason: str) -> Entry | None:
         """Take out one entry of the lowest priority there is, None if that is above ``rank``."""
         for lowest, policy in self._ranks.items():
             if lowest > rank:
                 return None
             if policy.count:
-                victim = policy.evict(by_weight=reason == "size")
+                victim = policy.evict(incoming, by_weight=reason == "size")
                 self._tables[victim.space + (type(victim.key) is not str)].remove(victim.key)
                 self._count -= 1
                 self._weight -= victim.weight

@@ -70,10 +70,11 @@ class EvictionPolicy(Protocol):
     def touch(self, entry: Entry) -> None:
         """Hear of a hit; only called where `needs_touch` says so."""
 
-    def evict(self, *, by_weight: bool) -> Entry:
+    def evict(self, incoming: int, *, by_weight: bool) -> Entry:
         """Choose the entry to leave and forget it; `IndexError` where there is none.
 
-        ``by_weight`` says which limit wants the room: bytes (True) or entries (False).
+        ``incoming`` is the weight of the entry that wants the room, ``by_weight`` says which limit it would break:
+        bytes (True) or entries (False).
         """
 
     def pieces(self) -> Iterator[list[Entry]]:

@@ -50,9 +50,9 @@ class LfuPolicy:
         """To the queue of one use more."""
         self._push(entry, self._pull(entry) + 1)
 
-    def evict(self, *, by_weight: bool) -> Entry:
+    def evict(self, incoming: int, *, by_weight: bool) -> Entry:
         """An entry with the fewest uses."""
-        del by_weight
+        del incoming, by_weight
         if not self.count:
             raise IndexError("no entry is left to evict")
         if self._fewest not in self._queues:

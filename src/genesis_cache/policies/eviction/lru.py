@@ -44,9 +44,9 @@ class LruPolicy:
         """To the end."""
         self._queue.renew(entry)
 
-    def evict(self, *, by_weight: bool) -> Entry:
+    def evict(self, incoming: int, *, by_weight: bool) -> Entry:
         """The entry that has not been used for longest."""
-        del by_weight
+        del incoming, by_weight
         return self._queue.take()
 
     def pieces(self) -> Iterator[list[Entry]]:

@@ -56,8 +56,9 @@ class S3FifoPolicy:
         """A mark says it all."""
         entry.mark = True
 
-    def evict(self, *, by_weight: bool) -> Entry:
+    def evict(self, incoming: int, *, by_weight: bool) -> Entry:
         """The small queue's oldest unmarked entry while that queue is above its share, else the main one's."""
+        del incoming
         entry = self._chosen(by_weight=by_weight)
         self.count -= 1
         self.weight -= entry.weight

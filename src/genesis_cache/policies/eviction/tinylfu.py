@@ -45,7 +45,9 @@ class TinyLfuPolicy:
         self.weight += entry.weight
         if self.count > self._sized:
             self._grow()
-        if self._overflow() > 0:
+        for _ in range(MOVES):
+            if self._window.count <= 1 or self._overflow(0) <= 0:
+                break
             self._probation.push(self._candidate())
 
     def replace(self, old: Entry, new: Entry) -> None:
@@ -64,12 +66,12 @@ class TinyLfuPolicy:
         """A mark says it all."""
         entry.mark = True
 
-    def evict(self, *, by_weight: bool) -> Entry:
+    def evict(self, incoming: int, *, by_weight: bool) -> Entry:
         """The loser between the window's oldest and the main part's oldest entry without a mark."""
         self._by_weight = by_weight
         if not self.count:
             raise IndexError("no entry is left to evict")
-        if self._overflow() >= 0 and self._window.count:
+        if self._window.count and self._overflow(incoming) > 0:
             loser = self._contest()
         else:
             loser = self._main_loser()
@@ -104,11 +106,11 @@ class TinyLfuPolicy:
         self._sized = max(self.count * 5 // 4, 16)
         self._sketch.grow(self._sized)
 
-    def _overflow(self) -> float:
-        """By how much the window is above its share."""
+    def _overflow(self, incoming: int) -> float:
+        """By how much the window is above its share, or will be."""
         if self._by_weight:
-            return self._window.weight - self._share * self.weight
-        return self._window.count - max(self._share * self.count, 1)
+            return self._window.weight + incoming - self._share * self.weight
+        return self._window.count + (incoming > 0) - max(self._share * self.count, 1)
 
     def _main_loser(self) -> Entry:
         if self._victim() is None:
