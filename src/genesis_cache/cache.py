@@ -20,11 +20,13 @@ from genesis_cache.model.options import EntryOptions
 from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
 from genesis_cache.model.patterns import compile_pattern
 from genesis_cache.model.settings import CacheSettings
-from genesis_cache.tiers.build import build_tiers, settings_from_urls, split_tiers
+from genesis_cache.tiers.build import build_tiers, split_tiers
 
 if TYPE_CHECKING:
     from genesis_cache.engine.core import View
+    from genesis_cache.model.options import Plan
     from genesis_cache.tiers.base import Tier
+    from genesis_cache.tiers.memory import MemoryTier
 
 T = TypeVar("T")
 
@@ -41,7 +43,7 @@ class Cache:
         self,
         settings: CacheSettings | None = None,
         *,
-        tiers: Sequence[Tier] | None = None,
+        tiers: Sequence[MemoryTier | Tier] | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Make a cache from settings, by default those of the environment; SettingsError says what is wrong in them."""
@@ -73,7 +75,7 @@ class Cache:
         ``memory://?max_mb=50&max_entries=1000``, ``disk:///var/cache?max_mb=500``, ``disk://./here``,
         ``sqlite:///here.db``. SettingsError names what cannot be right.
         """
-        return cls(settings_from_urls(urls, settings))
+        return cls(CacheSettings().with_urls(*urls).with_overrides(**settings))
 
     async def open(self) -> None:
         """Open the tiers now rather than at first use; after `close`, open again."""
@@ -233,10 +235,9 @@ class Cache:
 
     # -- within -------------------------------------------------------------------------------------------------------
 
-    def _plan(self, options: dict[str, Any]) -> tuple[Any, Cache]:
+    def _plan(self, options: dict[str, Any]) -> tuple[Plan, Cache]:
         """The plan of a call, and the view it is for: another owner's where the options name one."""
-        entry_options = EntryOptions.of(**options)
-        plan = self._engine.core.plan(self._view, entry_options)
+        plan = self._engine.core.plan_of(self._view, options)
         if plan.owner is not None and plan.owner != self._view.owner:
             return plan, self.owned_by(plan.owner)
         return plan, self

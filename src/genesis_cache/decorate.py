@@ -10,12 +10,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial, update_wrapper
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from genesis_cache.engine.loading import Load
-from genesis_cache.model.argkeys import Template, key_text, parse_template, typed_text
+from genesis_cache.model.argkeys import Slot, Template, template_key, template_tag
 from genesis_cache.model.keys import key_bytes, tag_name
-from genesis_cache.model.options import EntryOptions, with_tags
+from genesis_cache.model.options import EntryOptions
+from genesis_cache.model.typed import typed
 
 if TYPE_CHECKING:
     from genesis_cache.cache import Cache
@@ -92,6 +94,14 @@ def decorator(
     return wrap
 
 
+def _typed(value: object, room: int) -> str:
+    """An argument's typed text with its length; hashed where it is longer than there is room for."""
+    text = typed(value)
+    if len(text) > room:
+        return f"H{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=32).hexdigest()}"
+    return f"T{len(text)}:{text}"
+
+
 class _Wrapping:
     """One function being wrapped."""
 
@@ -116,12 +126,12 @@ class _Wrapping:
         self.is_async = inspect.iscoroutinefunction(function)
         self.signature = inspect.signature(function)
         self.key_function = key if callable(key) else None
-        self.template = parse_template(key, self.signature) if isinstance(key, str) else None
+        self.template = template_key(key, self.signature) if isinstance(key, str) else None
         self.prefix = prefix
         self.options = options
         plain = [tag for tag in tags if "{" not in tag]
         self.plain_tags = EntryOptions.of(tags=plain) if plain else None
-        self.tag_templates = [parse_template(tag, self.signature) for tag in tags if "{" in tag]
+        self.tag_templates = [template_tag(tag, self.signature) for tag in tags if "{" in tag]
         self.names: dict[str, Any] = {}
         self._plans: dict[tuple[str, ...], Any] = {}
         self._annotated = False
@@ -138,7 +148,7 @@ class _Wrapping:
         )
         core = self.engine.core
         names = self.names | {"_lookup": self.view.lookup, "_floors": core.floors, "_clock": core.clock.now}
-        names |= {"_meter": self.view.space.meter, "_miss": self._miss if self.is_async else self._miss_blocking, "_text": key_text, "_typed": typed_text}
+        names |= {"_meter": self.view.space.meter, "_miss": self._miss if self.is_async else self._miss_blocking, "_typed": _typed}
         exec(compile(source, f"<cached {self.function.__qualname__}>", "exec"), names)  # noqa: S102  # made of parsed names only
         wrapper = names["_wrapper"]
         update_wrapper(wrapper, self.function)
@@ -188,15 +198,19 @@ class _Wrapping:
     def _template_expression(self, template: Template) -> str:
         """An f-string; whole numbers and texts without ``:`` and ``%`` stand in it as they are, the rest is escaped."""
         parts: list[str] = []
-        for part in template.parts:
-            if part.path is None:
-                parts.append(repr(part.text))
+        for n, part in enumerate(template.parts):
+            if not isinstance(part, Slot):
+                parts.append(repr(part))
                 continue
-            name = ".".join(part.path)
-            parts.append(
-                f"(_v if (_t := type(_v := {name})) is str and ':' not in _v and '%' not in _v"
-                f" else str(_v) if _t is int else _text(_v))"
-            )
+            self.names[f"_write_{n}"] = part.write
+            written = f"_write_{n}({part.name})"
+            if not part.attributes:
+                clean = "".join(f" and {character!r} not in {part.name}" for character, _ in part.escapes)
+                written = (
+                    f"({part.name} if (_t := type({part.name})) is str{clean}"
+                    f" else str({part.name}) if _t is int else {written})"
+                )
+            parts.append(written)
         return " + ".join(parts) if parts else "''"
 
     def _typed_expression(self) -> str:
@@ -229,12 +243,12 @@ class _Wrapping:
         if self.tag_templates:
             bound = self.signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            tags = tuple(tag_name(template.fill(bound.arguments)) for template in self.tag_templates)
+            tags = tuple(tag_name(template.write(bound.arguments)) for template in self.tag_templates)
         plan = self._plans.get(())
         if plan is None:
             options = self.options if self.plain_tags is None else self.options.merged(self.plain_tags)
             plan = self._plans[()] = self.engine.core.plan(self.view, options)
-        return with_tags(plan, tags) if tags else plan
+        return plan.with_tags(tags) if tags else plan
 
     def _load(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Load:
         if not self._annotated:

@@ -59,6 +59,10 @@ class Codec:
         """Allow these classes, and those that their fields name, to be rebuilt in this process."""
         self._registry.register(*classes)
 
+    def expect(self, annotation: object) -> None:
+        """Allow the classes that a type annotation names, such as a function's return type, to be rebuilt."""
+        self._registry.learn(annotation)
+
     def encode(self, record: Record, *, annotation: object = UNSET, sensitive: bool = False) -> bytes:
         """The envelope. `SerializationError` if the value would not come back as it is, or is too large.
 

@@ -5,7 +5,7 @@ owner or for none), `Lane` one far tier with its figures and what is still owed 
 """
 
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from genesis_cache.codecs.codec import Codec
 from genesis_cache.coherence.fills import Fills
@@ -18,7 +18,7 @@ from genesis_cache.model.errors import CacheClosed
 from genesis_cache.model.events import EventHub
 from genesis_cache.model.keys import Address, Scope, scope_of
 from genesis_cache.model.meter import LayerMeter, Latency, SpaceMeter
-from genesis_cache.model.options import EntryOptions, Plan, resolve
+from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.settings import CacheSettings
 from genesis_cache.tiers.base import Buffer, Change, Kill, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
@@ -153,6 +153,10 @@ class Core:
     def plan(self, view: View, options: EntryOptions) -> Plan:
         """The options of a call with all defaults filled in: content type, then namespace, then cache."""
         return resolve(options, view.defaults, self.settings)
+
+    def plan_of(self, view: View, options: Mapping[str, object]) -> Plan:
+        """The same for a call's keyword arguments; TypeError or ValueError for what is no option or no value of one."""
+        return plan_of(options, view.defaults, self.settings)
 
     def require_open(self) -> None:
         """`CacheClosed` on a cache that was closed."""

@@ -61,7 +61,9 @@ class Engine:
         core = self.core
 
         def down(reason: str) -> None:
-            core.log.tier_down(lane.tier.kind, reason)
+            working = [] if core.memory is None else ["memory"]
+            working += [other.tier.kind for other in core.lanes if other is not lane and other.tier.down is None]
+            core.log.tier_down(lane.tier.kind, reason, working)
             core.events.emit("tier_down", layer=lane.label, tier=lane.tier.kind, reason=reason)
 
         def up() -> None:

@@ -6,7 +6,7 @@ anywhere changes. Ours tells us when that happens, so that a hit costs no call i
 
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from genesis_cache.model import messages
 
@@ -49,9 +49,10 @@ class EventLog:
         """A miss in every tier, at DEBUG."""
         logger.debug(messages.miss(self._language, key))
 
-    def tier_down(self, kind: str, reason: str) -> None:
-        """A tier went out of use: one WARNING until it is back."""
-        logger.warning(messages.tier_down(self._language, kind, reason))
+    def tier_down(self, kind: str, reason: str, working: Sequence[str]) -> None:
+        """A tier went out of use: one WARNING until it is back, and why."""
+        logger.warning(messages.tier_down(self._language, kind, working))
+        logger.warning(messages.tier_error(self._language, kind, reason))
 
     def tier_up(self, kind: str) -> None:
         """A tier is in use again, at INFO."""

@@ -1,5 +1,6 @@
 """Moving entries between tiers by their use: up what is read below and fits, down what nobody reads above."""
 
+from genesis_cache.codecs.envelope import named
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.engine import Engine
 from genesis_cache.engine.entries import WEIGHT_UNIT_BYTES
@@ -62,7 +63,7 @@ async def _up(engine: Engine, *, dry_run: bool) -> list[Move]:
 
 
 def _named_view(core: Core, envelope: bytes) -> tuple[View, str] | None:
-    names = core.codec.named(envelope)
+    names = named(envelope)
     if names is None or names[0] != core.settings.cache_name:
         return None
     _, namespace, owner, key = names

@@ -151,7 +151,7 @@ def _escapes(template: str, pairs: list[tuple[str, str | None]], n: int) -> tupl
     """What is escaped in the value of the n-th field."""
     usual = (("%", "%25"), (":", "%3A"))
     if pairs[n][1] is None or n + 1 >= len(pairs):
-        return ()
+        return usual
     separator, following = pairs[n + 1]
     if following is None or ":" in separator:
         return usual
