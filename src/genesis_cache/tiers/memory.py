@@ -10,12 +10,13 @@ from time import perf_counter
 
 from genesis_cache.model.entry import CachePriority, Entry
 from genesis_cache.model.meter import LayerMeter
+from genesis_cache.model.weigh import WEIGHT_BYTES
 from genesis_cache.policies.eviction.base import Directory, EvictionPolicy, Key
 from genesis_cache.policies.eviction.registry import policy_class
 from genesis_cache.tiers.base import StoreStats
 from genesis_cache.tiers.table import Table
 
-WEIGHT_BYTES = 16  # what one unit of `Entry.weight` stands for
+
 LARGEST_SHARE = 0.25  # of the byte limit, for one entry
 CLEARED_AT_ONCE = 1_000  # entries
 
