@@ -72,8 +72,8 @@ class Space:
     def __init__(self, name: str, memory: MemoryTier | None, defaults: EntryOptions, max_loads: int) -> None:
         self.name = name
         self.number = memory.space(name) if memory is not None else 0
-        self.table: dict[str, Entry] = memory.table(self.number) if memory is not None else {}
-        self.owned: dict[tuple[str, str], Entry] = memory.owned_table(self.number) if memory is not None else {}
+        self.table: dict[MapKey, Entry] = memory.table(self.number) if memory is not None else {}
+        self.owned: dict[MapKey, Entry] = memory.owned_table(self.number) if memory is not None else {}
         self.defaults = defaults
         self.meter = SpaceMeter()
         self.flights: dict[MapKey, Flight] = {}

@@ -7,7 +7,7 @@ from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import lifetime, make_record, near_entry, own_value
 from genesis_cache.engine.loading import Load, LoadContext, Loaded, Loader, context_tags
 from genesis_cache.engine.writing import Writing
-from genesis_cache.model.entry import Entry
+from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import LoaderTimeout
 from genesis_cache.model.keys import Address
 from genesis_cache.model.missing import MISSING
@@ -77,12 +77,15 @@ class Storing:
         return await self._writing.fill(view, record, plan, token, since)
 
     @staticmethod
-    def _heed(record_context: LoadContext, record: "Record", stale: Entry | None) -> None:
+    def _heed(record_context: LoadContext, record: Record, stale: Entry | None) -> None:
         """Take over what the loader said: tags, etag, last-modified; an unchanged value keeps its old ones."""
         added = context_tags(record_context)
         if added:
             record.tags = tuple(dict.fromkeys((*record.tags, *added)))
         if record_context.unchanged and stale is not None and stale.extra is not None:
             record.tags = tuple(dict.fromkeys((*record.tags, *stale.extra.tags)))
-        record.etag = record_context.etag
-        record.last_modified = record_context.last_modified
+        old = None if stale is None else stale.extra
+        if record_context.unchanged or old is None or record_context.etag != old.etag:
+            record.etag = record_context.etag
+        if record_context.unchanged or old is None or record_context.last_modified != old.last_modified:
+            record.last_modified = record_context.last_modified

@@ -4,7 +4,7 @@ A far tier owns three things together, because one change must move all three: t
 log that other processes read, and the leases that let one process load a key for all.
 """
 
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -146,6 +146,10 @@ class Tier(Protocol):
 
     kind: str
     """``disk``, ``redis`` or ``database``."""
+    on_down: Callable[[str], None] | None
+    """Called, where set, with a reason when the tier goes out of use."""
+    on_up: Callable[[], None] | None
+    """Called, where set, when it is in use again."""
 
     async def open(self) -> None:
         """Connect or make what is needed; a tier that cannot is down, with a reason, and tries again later."""
