@@ -1,8 +1,9 @@
 """Decorated functions: the key made from the arguments, the near hit answered in the wrapper itself.
 
 A wrapper is compiled for each function, as `dataclasses` does for ``__init__``: it has the function's own parameters,
-so that Python binds the arguments, and one expression that writes the key from them. A call that hits memory costs the
-wrapper and one dict look-up; everything else goes the engine's road.
+so that Python binds the arguments. The keys of recent calls are remembered by their arguments and the arguments' types,
+because writing a key costs more than looking one up. A call that hits memory costs the wrapper and two dict look-ups;
+everything else goes the engine's road.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial, update_wrapper
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from genesis_cache.engine.loading import Load
-from genesis_cache.model.argkeys import Slot, Template, template_key, template_tag
+from genesis_cache.model.argkeys import argument_key, template_key, template_tag
 from genesis_cache.model.keys import key_bytes, tag_name
 from genesis_cache.model.options import EntryOptions
-from genesis_cache.model.typed import typed
 
 if TYPE_CHECKING:
     from genesis_cache.cache import Cache
@@ -31,9 +30,12 @@ _INLINE_BYTES = 800  # of argument text that may stand in a key as it is; longer
 
 _INLINE_INT = 10**18  # whole numbers up to it stand in a key as they are
 
+_REMEMBERED = 8192  # keys of one function's calls; beyond it they are made anew
+_PLAIN = frozenset({int, str, bool, bytes, type(None)})  # equal and of one such type: the same argument
+
 _WRAPPER = """
 {head} _wrapper({parameters}):
-    _key = {key}
+    {key}
     _entry = _lookup(_key)
     if _entry is not None:
         if _entry.epoch is _floors.epoch and _floors.heard_until > (_now := _clock()) and _now < _entry.quick_until:
@@ -44,8 +46,16 @@ _WRAPPER = """
     return {wait} _miss(_key{arguments})
 
 def _key_of({parameters}):
-    return {key}
+    {key}
+    return _key
 """
+
+_REMEMBERED_KEY = """try:
+        _key = _known(({signs}))
+    except TypeError:
+        _key = None
+    if _key is None:
+        _key = _make_key({names})"""
 
 
 class CachedFunction(Protocol[P, R_co]):
@@ -94,14 +104,6 @@ def decorator(
     return wrap
 
 
-def _typed(value: object, room: int) -> str:
-    """An argument's typed text with its length; hashed where it is longer than there is room for."""
-    text = typed(value)
-    if len(text) > room:
-        return f"H{blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=32).hexdigest()}"
-    return f"T{len(text)}:{text}"
-
-
 class _Wrapping:
     """One function being wrapped."""
 
@@ -133,6 +135,7 @@ class _Wrapping:
         self.plain_tags = EntryOptions.of(tags=plain) if plain else None
         self.tag_templates = [template_tag(tag, self.signature) for tag in tags if "{" in tag]
         self.names: dict[str, Any] = {}
+        self.known: dict[tuple[Any, ...], str] = {}
         self._plans: dict[tuple[str, ...], Any] = {}
         self._annotated = False
 
@@ -144,11 +147,12 @@ class _Wrapping:
             wait="await" if self.is_async else "",
             parameters=parameters,
             arguments=arguments and ", " + arguments,
-            key=self._key_expression(arguments),
+            key=self._key_lines(arguments),
         )
         core = self.engine.core
         names = self.names | {"_lookup": self.view.lookup, "_floors": core.floors, "_clock": core.clock.now}
-        names |= {"_meter": self.view.space.meter, "_miss": self._miss if self.is_async else self._miss_blocking, "_typed": _typed}
+        names |= {"_meter": self.view.space.meter, "_miss": self._miss if self.is_async else self._miss_blocking, "_known": self.known.get}
+        names["_make_key"] = self._make_key if self.key_function is None else self.key_function
         exec(compile(source, f"<cached {self.function.__qualname__}>", "exec"), names)  # noqa: S102  # made of parsed names only
         wrapper = names["_wrapper"]
         update_wrapper(wrapper, self.function)
@@ -187,48 +191,34 @@ class _Wrapping:
             parts.append("/")
         return ", ".join(parts), ", ".join(passed)
 
-    def _key_expression(self, arguments: str) -> str:
+    def _key_lines(self, arguments: str) -> str:
+        """The lines that set ``_key``."""
+        parameters = self.signature.parameters.values()
         if self.key_function is not None:
-            self.names["_key_function"] = self.key_function
-            return f"_key_function({arguments})"
+            return f"_key = _make_key({arguments})"
+        if self.template is not None and not self.template.slots:
+            return "_key = _make_key()"
+        names = [parameter.name for parameter in parameters]
+        if not names or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+            return f"_key = _make_key({', '.join(names)})"
+        signs = ", ".join(f"{name}, type({name})" for name in names)
+        return _REMEMBERED_KEY.format(signs=signs, names=", ".join(names))
+
+    # -- keys ---------------------------------------------------------------------------------------------------------
+
+    def _make_key(self, *values: Any) -> str:
+        """The key for the parameters' values in order; remembered where equal arguments make equal keys."""
+        arguments = dict(zip(self.signature.parameters, values, strict=False))
         if self.template is not None:
-            return self._template_expression(self.template)
-        return self._typed_expression()
-
-    def _template_expression(self, template: Template) -> str:
-        """An f-string; whole numbers and texts without ``:`` and ``%`` stand in it as they are, the rest is escaped."""
-        parts: list[str] = []
-        for n, part in enumerate(template.parts):
-            if not isinstance(part, Slot):
-                parts.append(repr(part))
-                continue
-            self.names[f"_write_{n}"] = part.write
-            written = f"_write_{n}({part.name})"
-            if not part.attributes:
-                clean = "".join(f" and {character!r} not in {part.name}" for character, _ in part.escapes)
-                written = (
-                    f"({part.name} if (_t := type({part.name})) is str{clean}"
-                    f" else str({part.name}) if _t is int else {written})"
-                )
-            parts.append(written)
-        return " + ".join(parts) if parts else "''"
-
-    def _typed_expression(self) -> str:
-        """Prefix, name, and each argument with its type and, for texts, its length: no two calls can run together."""
-        head = f"{self.prefix}:" if self.prefix else ""
-        module = self.function.__module__
-        pieces = [repr(f"{head}{module}.{self.function.__qualname__}(")]
-        parameters = list(self.signature.parameters.values())
-        room = _INLINE_BYTES // (4 * max(1, len(parameters)))
-        for parameter in parameters:
-            name = parameter.name
-            pieces.append(
-                f"('i%d,' % {name} if (_t := type({name})) is int and -{_INLINE_INT} < {name} < {_INLINE_INT}"
-                f" else 's%d:%s,' % (_n, {name}) if _t is str and (_n := len({name})) <= {room}"
-                f" else _typed({name}, {room}) + ',')"
-            )
-        pieces.append("')'")
-        return " + ".join(pieces)
+            key = self.template.write(arguments)
+        else:
+            name = f"{self.function.__module__}.{self.function.__qualname__}"
+            key = argument_key(self.prefix, name, arguments)
+        if all(type(value) in _PLAIN for value in values):
+            if len(self.known) >= _REMEMBERED:
+                self.known.clear()
+            self.known[tuple(part for value in values for part in (value, type(value)))] = key
+        return key
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
