@@ -3,9 +3,9 @@
 import importlib
 import sys
 from math import prod
-from struct import Struct
+from struct import Struct, pack, unpack_from
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from genesis_cache.codecs.refusal import refuse
 
@@ -13,6 +13,11 @@ _C_ORDER = 0
 _FORTRAN_ORDER = 1
 _HEAD = Struct("<3B")  # order, bytes of the dtype's name, dimensions
 _MAX_DIMENSIONS = 64
+
+# Dtypes of numbers, which are few; others have sizes and units and could be without end.
+_NUMBERS = frozenset("biufc")
+_names: dict[tuple[type, str], bytes] = {}
+_dtypes: dict[bytes, Any] = {}
 
 # Any below: numpy is optional, so no type of it can be named here.
 
@@ -33,28 +38,27 @@ def pack_array(value: Any) -> bytes:
     name = _dtype_name(value.dtype)
     flags = value.flags
     order = _FORTRAN_ORDER if flags.f_contiguous and not flags.c_contiguous else _C_ORDER
-    head = _HEAD.pack(order, len(name), value.ndim) + name + Struct(f"<{value.ndim}Q").pack(*value.shape)
-    return b"".join((head, value.tobytes("F" if order == _FORTRAN_ORDER else "C")))
+    head = _HEAD.pack(order, len(name), value.ndim) + name + pack(f"<{value.ndim}Q", *value.shape)
+    bare = flags.c_contiguous and value.dtype.kind in _NUMBERS  # others may not lend their memory
+    return b"".join((head, value.data if bare else value.tobytes("F" if order else "C")))
 
 
 def build_array(data: memoryview) -> object:
     """A writable array with memory of its own; any exception where the bytes do not add up."""
-    numpy = _numpy()
     order, name_length, dimensions = _HEAD.unpack_from(data)
     if dimensions > _MAX_DIMENSIONS or order > _FORTRAN_ORDER:
         raise ValueError("an array of an unknown layout")
     at = _HEAD.size + name_length
-    dtype = _dtype(numpy, bytes(data[_HEAD.size : at]).decode("ascii"))
-    sizes = Struct(f"<{dimensions}Q")
-    shape = sizes.unpack_from(data, at)
-    at += sizes.size
+    dtype = _dtype(bytes(data[_HEAD.size : at]))
+    shape = unpack_from(f"<{dimensions}Q", data, at)
+    at += 8 * dimensions
     if prod(shape) * dtype.itemsize != len(data) - at:
         raise ValueError("an array's items do not fill its shape")
     letter = "F" if order == _FORTRAN_ORDER else "C"
-    made = numpy.empty(shape, dtype, order=letter)
-    if made.nbytes:
-        made[...] = numpy.frombuffer(data, dtype, offset=at).reshape(shape, order=letter)
-    return made
+    if at == len(data):
+        return _numpy().empty(shape, dtype, order=letter)
+    items = _numpy().frombuffer(data, dtype, offset=at)
+    return (items if dimensions == 1 else items.reshape(shape, order=letter)).copy(order="K")
 
 
 def pack_scalar(value: Any) -> bytes:
@@ -77,8 +81,7 @@ def build_scalar(data: bytes) -> object:
     if data[0] == 0:
         return _build_text(numpy, data)
     at = 1 + data[0]
-    dtype = _dtype(numpy, data[1:at].decode("ascii"))
-    (made,) = numpy.frombuffer(data, dtype, offset=at)
+    (made,) = numpy.frombuffer(data, _dtype(data[1:at]), offset=at)
     return made
 
 
@@ -95,25 +98,42 @@ def _numpy() -> Any:
     return found if found is not None else importlib.import_module("numpy")
 
 
-def _dtype(numpy: Any, name: str) -> Any:
-    dtype = numpy.dtype(name)
-    if dtype.hasobject or dtype.itemsize == 0:
-        raise ValueError("items that are not plain bytes")
+def _dtype(name: bytes) -> Any:
+    dtype = _dtypes.get(name)
+    if dtype is None:
+        dtype = _numpy().dtype(name.decode("ascii"))
+        if dtype.hasobject or dtype.itemsize == 0:
+            raise ValueError("items that are not plain bytes")
+        if dtype.kind in _NUMBERS:
+            _dtypes[name] = dtype
     return dtype
 
 
 def _dtype_name(dtype: Any) -> bytes:
     """A name that gives exactly this dtype again; its letter where two of the same size differ (``longlong``)."""
-    if not dtype.hasobject and dtype.metadata is None and dtype.itemsize:
-        for name in (dtype.str, dtype.byteorder.replace("|", "") + dtype.char):
-            if _names(dtype, name):
-                return bytes(name.encode("ascii"))
-    refuse(f"items of numpy dtype {dtype} do not come back as they were: convert the array with .astype() or .tolist()")
+    if dtype.metadata is not None:
+        _refuse_dtype(dtype)
+    known = _names.get((dtype.type, dtype.byteorder))
+    if known is not None:
+        return known
+    for text in (dtype.str, dtype.byteorder.replace("|", "") + dtype.char):
+        if _means(text, dtype):
+            name = bytes(text.encode("ascii"))
+            if dtype.kind in _NUMBERS:
+                _names[dtype.type, dtype.byteorder] = name
+            return name
+    _refuse_dtype(dtype)
 
 
-def _names(dtype: Any, name: str) -> bool:
+def _means(name: str, dtype: Any) -> bool:
+    if dtype.hasobject or not dtype.itemsize:
+        return False
     try:
         again = _numpy().dtype(name)
     except TypeError:
         return False
     return bool(again == dtype and again.type is dtype.type and again.kind == dtype.kind)
+
+
+def _refuse_dtype(dtype: Any) -> NoReturn:
+    refuse(f"items of numpy dtype {dtype} do not come back as they were: convert the array with .astype() or .tolist()")

@@ -73,7 +73,9 @@ class Codec:
         codec, payload = serialize.dumps(record.value, self._registry, self._max_bytes)
         size = len(payload)
         if size > self._max_bytes:
-            raise SerializationError(f"the value takes {size} bytes and an entry may have {self._max_bytes}: store less")
+            raise SerializationError(
+                f"the value takes {size} bytes and an entry may have {self._max_bytes}: store less"
+            )
         method = 0
         if not sensitive:
             method, payload = self._compressor.shrink(payload)
@@ -90,9 +92,10 @@ class Codec:
         """
         if len(envelope) < stored.HEADER.size:
             return None
-        header = stored.HEADER.unpack_from(envelope)
-        magic, _, form, codec, method, priority, flags, created, ttl, swr, sie, cost = header[:12]
-        seq, epoch, version, digest, _, names, extra_size, payload_size, size = header[12:]
+        (
+            magic, _, form, codec, method, priority, flags, created, ttl, swr, sie, cost,
+            seq, epoch, version, digest, _, names, extra_size, payload_size, size,
+        ) = stored.HEADER.unpack_from(envelope)  # fmt: skip
         if digest != address.digest or magic != stored.MAGIC or form != stored.FORMAT or flags & stored.SEALED:
             return None
         extra_at = stored.HEADER.size + names

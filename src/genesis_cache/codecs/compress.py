@@ -159,7 +159,9 @@ def _method_of(compression: str) -> Method | None:
     if word not in METHODS:
         raise SettingsError(f"CACHE_COMPRESSION={compression!r} is not one of {', '.join(METHODS)}")
     if word == "zstd" and _ZSTD is None:
-        raise SettingsError("CACHE_COMPRESSION=zstd needs the package zstandard (or Python 3.14): install it or use auto")
+        raise SettingsError(
+            "CACHE_COMPRESSION=zstd needs the package zstandard (or Python 3.14): install it or use auto"
+        )
     if word == "off":
         return None
     return _ZLIB if word == "zlib" else _ZSTD or _ZLIB

@@ -67,8 +67,9 @@ def _pack_datetime(value: datetime) -> bytes:
 
 
 def _build_datetime(data: bytes) -> datetime:
-    *fields, fold = _DATETIME.unpack_from(data)
-    return datetime(*fields, _build_zone(data[_DATETIME.size :]), fold=fold)
+    year, month, day, hour, minute, second, microsecond, fold = _DATETIME.unpack_from(data)
+    zone = _build_zone(data[_DATETIME.size :])
+    return datetime(year, month, day, hour, minute, second, microsecond, zone, fold=fold)
 
 
 def _pack_date(value: date) -> bytes:
@@ -85,8 +86,8 @@ def _pack_time(value: time) -> bytes:
 
 
 def _build_time(data: bytes) -> time:
-    *fields, fold = _TIME.unpack_from(data)
-    return time(*fields, _build_zone(data[_TIME.size :]), fold=fold)
+    hour, minute, second, microsecond, fold = _TIME.unpack_from(data)
+    return time(hour, minute, second, microsecond, _build_zone(data[_TIME.size :]), fold=fold)
 
 
 def _pack_timedelta(value: timedelta) -> bytes:

@@ -6,8 +6,8 @@ that part's own msgpack.
 """
 
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec.msgpack import Ext
@@ -82,36 +82,46 @@ def _dump_tagged(value: object, registry: Registry, max_bytes: int) -> tuple[int
         raise Refusal(f"it was changed while it was read ({error}): copy it first").error() from None
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: Any) -> bool:
     """Whether msgpack knows every type in it, it is no deeper than allowed, and nothing in it repeats endlessly."""
     kind = type(value)
-    if kind in _SCALARS:
-        return True
-    if kind is not dict and kind is not list:
-        return False
+    if kind is dict:
+        # Most values are flat dicts, and this tells them in half the time.
+        if _SCALARS.issuperset(map(type, value.values())):
+            return _PLAIN_KEYS.issuperset(map(type, value))
+        return _is_plain_below(value)
+    return kind in _SCALARS or (kind is list and _is_plain_below(value))
+
+
+def _is_plain_below(value: list[object] | dict[object, object]) -> bool:
     level: list[Any] = [value]
-    met = 1
+    met = 0
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for container in level:
-            items = container
-            if type(container) is dict:
-                if not _PLAIN_KEYS.issuperset(map(type, container)):
-                    return False
-                items = container.values()
-            kinds = set(map(type, items))
-            if kinds <= _SCALARS:
-                continue
-            if not kinds <= _PLAIN:
+            if not _look_into(container, below):
                 return False
-            below += [item for item in items if type(item) is dict or type(item) is list]
         if not below:
             return True
         level = below
         met += len(below)
         if met > _QUICK_LIMIT:
-            return False
+            break
     return False
+
+
+def _look_into(container: Any, below: list[Any]) -> bool:
+    """Whether one container may be plain; what it holds of containers is added to those to look into next."""
+    items = container
+    if type(container) is dict:
+        if not _PLAIN_KEYS.issuperset(map(type, container)):
+            return False
+        items = container.values()
+    kinds = set(map(type, items))
+    if kinds <= _SCALARS:
+        return True
+    below += [item for item in items if type(item) is dict or type(item) is list]
+    return kinds <= _PLAIN
 
 
 class Writer:
@@ -199,8 +209,11 @@ class Writer:
             refuse(f"it needs more than the {self._max_bytes} bytes that an entry may have: store less")
         return Ext(code, data)
 
-    def items(self, value: Iterable[object], depth: int, step: Callable[[int], str] = item_step) -> list[object]:
-        """Each item lowered."""
+    def items(self, value: Sequence[object], depth: int, step: Callable[[int], str] = item_step) -> Sequence[object]:
+        """Each item lowered; the same list back where nothing in it needs it."""
+        if not self._careful and _SCALARS.issuperset(map(type, value)):
+            self._nodes += len(value)
+            return value
         found = []
         try:
             for item in value:
@@ -226,6 +239,9 @@ class Writer:
         """A dict: as it is where msgpack knows its keys, else as pairs."""
         if self._careful or not _PLAIN_KEYS.issuperset(map(type, value)):
             return self.pairs(value, depth, _DICT)
+        if _SCALARS.issuperset(map(type, value.values())):
+            self._nodes += len(value)
+            return value
         found = {}
         key = None
         try:
@@ -277,7 +293,7 @@ def _has_nan(key: object) -> bool:
     return bool(key != key)  # noqa: PLR0124  # only what is like NaN is unequal to itself
 
 
-def _refuse_kind(kind: type) -> None:
+def _refuse_kind(kind: type) -> NoReturn:
     base = next((base.__name__ for base in kind.__mro__[1:-1] if base in _CONTAINERS or base in _SCALARS), None)
     if base is not None:
         refuse(f"{name_of(kind)} is a subclass of {base} and would come back as another type: convert it to {base}")

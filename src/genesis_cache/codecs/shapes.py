@@ -39,7 +39,8 @@ ABSENT = _Absent()
 class Shape(Protocol):
     """What the writer and the reader need of a class."""
 
-    cls: type
+    cls: Any
+    """The class; Any, because only each shape knows how its own are made."""
     token: bytes
 
     def parts(self, value: Any) -> list[object]:  # Any: each shape takes instances of its own class
@@ -76,7 +77,7 @@ class EnumShape:
     """A member of an `Enum`, by name."""
 
     def __init__(self, cls: type[Enum]) -> None:
-        self.cls = cls
+        self.cls: Any = cls
         self.token = _token("enum", cls, ((name, member.value) for name, member in cls.__members__.items()))
 
     def parts(self, value: Enum) -> list[object]:
@@ -86,7 +87,7 @@ class EnumShape:
     def build(self, parts: list[Any]) -> object:
         """The member of that name."""
         (name,) = parts
-        return self.cls.__members__[name]  # type: ignore[attr-defined]  # an Enum class, said in __init__
+        return self.cls.__members__[name]
 
     def step(self, index: int) -> str:
         """Never shown: a name can always be stored."""
@@ -109,9 +110,9 @@ class FlagShape(EnumShape):
 class NamedTupleShape:
     """A named tuple, by position."""
 
-    def __init__(self, cls: type) -> None:
-        self.cls = cls
-        self._fields: tuple[str, ...] = tuple(cls._fields)  # type: ignore[attr-defined]  # shape_of() has looked
+    def __init__(self, cls: Any) -> None:
+        self.cls: Any = cls
+        self._fields: tuple[str, ...] = tuple(cls._fields)
         hints = vars(cls).get("__annotations__", {})
         self.token = _token("namedtuple", cls, ((name, described(hints.get(name))) for name in self._fields))
 
@@ -138,7 +139,7 @@ class DataclassShape:
     """A dataclass: its fields and whatever else an instance holds, set without ``__init__`` and past ``frozen``."""
 
     def __init__(self, cls: type) -> None:
-        self.cls = cls
+        self.cls: Any = cls
         fields = dataclasses.fields(cls)
         self.token = _token("dataclass", cls, ((field.name, described(field.type)) for field in fields))
         self._slots = frozenset(_slots(cls))
@@ -183,7 +184,7 @@ class StructShape:
     """A msgspec Struct, made by its own fast constructor; what ``__post_init__`` changes is set back."""
 
     def __init__(self, cls: type[msgspec.Struct]) -> None:
-        self.cls = cls
+        self.cls: Any = cls
         self._names = cls.__struct_fields__
         self.token = _token("struct", cls, _struct_fields(cls))
         self._by_position = cls.__match_args__ == cls.__struct_fields__  # not so with keyword-only fields
@@ -219,9 +220,9 @@ class StructShape:
 class ModelShape:
     """A pydantic v2 model: its exact state, set without validation as ``model_construct`` does."""
 
-    def __init__(self, cls: type) -> None:
-        self.cls = cls
-        fields: dict[str, Any] = cls.__pydantic_fields__  # type: ignore[attr-defined]  # shape_of() has looked
+    def __init__(self, cls: Any) -> None:
+        self.cls: Any = cls
+        fields: dict[str, Any] = cls.__pydantic_fields__
         self._names = tuple(fields)
         self._recomputed = _cached_properties(cls)
         hints = ((name, described(field.annotation)) for name, field in fields.items())
@@ -229,12 +230,12 @@ class ModelShape:
         self.token = _token("pydantic", cls, chain(hints, private))
 
     def parts(self, value: Any) -> list[object]:
-        """Fields, the rest of ``__dict__``, the names of the fields that were set, extra and private attributes."""
-        held = vars(value)
+        """Fields, the rest of ``__dict__``, the names of the fields that were set (None: all), extra and private attributes."""
+        held, names_set = vars(value), value.__pydantic_fields_set__
         return [
             *(held.get(name, ABSENT) for name in self._names),
             _rest(held, self._names, self._recomputed),
-            sorted(value.__pydantic_fields_set__),
+            None if len(names_set) == len(self._names) else sorted(names_set),
             value.__pydantic_extra__,
             value.__pydantic_private__,
         ]
@@ -246,7 +247,7 @@ class ModelShape:
         fields = {name: value for name, value in zip(self._names, values, strict=True) if value is not ABSENT}
         put = object.__setattr__
         put(made, "__dict__", fields | rest if rest else fields)
-        put(made, "__pydantic_fields_set__", set(names_set))
+        put(made, "__pydantic_fields_set__", set(self._names if names_set is None else names_set))
         put(made, "__pydantic_extra__", extra)
         put(made, "__pydantic_private__", private)
         return made
@@ -296,10 +297,7 @@ def _slot(value: object, name: str) -> object:
 
 def _cached_properties(cls: type) -> frozenset[str]:
     return frozenset(
-        name
-        for base in cls.__mro__
-        for name, held in vars(base).items()
-        if isinstance(held, functools.cached_property)
+        name for base in cls.__mro__ for name, held in vars(base).items() if isinstance(held, functools.cached_property)
     )
 
 
