@@ -135,6 +135,24 @@ def test_a_value_known_by_its_place_in_memory_is_refused(value: object) -> None:
         argument_key(None, "shop.product", {"shop": value})
 
 
+class Measured(int):
+    """A number with something else about it, which its text would not tell."""
+
+    def __init__(self, _: int) -> None:
+        self.unit = "m"
+
+
+class Open(BaseModel, extra="allow"):
+    """A model that takes what it does not know."""
+
+
+def test_what_a_value_holds_besides_is_not_overlooked() -> None:
+    """Two values that differ only in what their class adds never share a key."""
+    assert typed(Open(a=1)) != typed(Open(a=2))  # type: ignore[call-arg]  # that is what extra="allow" is for
+    with pytest.raises(TypeError, match="does not say"):
+        typed(Measured(5))
+
+
 class Plain:
     """A class of somebody's own that does not say what it consists of."""
 

@@ -56,7 +56,6 @@ def _object(value: object, depth: int) -> str:
 
 def _inside(value: object, depth: int) -> str | None:
     """What a value consists of, None where it does not say."""
-    kind = type(value)
     if isinstance(value, Enum):
         return _framed(value.name or str(value.value))  # a combination of flags may have no name
     if isinstance(value, PurePath):
@@ -65,20 +64,29 @@ def _inside(value: object, depth: int) -> str | None:
         return _fields(value, value.__struct_fields__, depth)
     if is_dataclass(value):
         return _fields(value, (field.name for field in fields(value)), depth)
-    if hasattr(kind, "model_fields") and hasattr(kind, "model_dump"):  # pydantic, which need not be installed
-        return _mapping(vars(value), depth)
-    if hasattr(kind, "dtype") and hasattr(kind, "tobytes"):
-        return _array(value)
-    return None if getattr(value, "__dict__", None) else _as_plain(value, depth)
+    return _foreign(value, depth) or _as_plain(value, depth)
+
+
+def _foreign(value: object, depth: int) -> str | None:
+    """A value of a library that need not be installed: a pydantic model, a numpy array or scalar."""
+    kind = type(value)
+    if hasattr(kind, "model_fields") and hasattr(kind, "model_dump"):
+        hidden = [getattr(value, name, None) or {} for name in ("__pydantic_extra__", "__pydantic_private__")]
+        return "".join(_mapping(part, depth) for part in (vars(value), *hidden))
+    return _array(value) if hasattr(kind, "dtype") and hasattr(kind, "tobytes") else None
 
 
 def _as_plain(value: object, depth: int) -> str | None:
-    """A value of a subclass of a plain type, such as a named tuple, as that type."""
-    for base in type(value).__mro__[1:]:
+    """A value of a subclass of a plain type, such as a named tuple, as that type; None if it holds more than that."""
+    if getattr(value, "__dict__", None):
+        return None
+    for base in type(value).__mro__:
         if base in _PLAIN:
             return _PLAIN[base](value)
         if base in _NESTED:
             return _NESTED[base](value, depth)
+        if vars(base).get("__slots__"):
+            return None
     return None
 
 
