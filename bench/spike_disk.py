@@ -24,8 +24,8 @@ import diskcache
 import lmdb
 
 from genesis_cache.model.clock import SystemClock
-from genesis_cache.model.keys import Address, address_of, scope_of
-from genesis_cache.tiers.base import Put
+from genesis_cache.model.keys import address_of, scope_of
+from genesis_cache.tiers.base import Put, Remove
 from genesis_cache.tiers.segments.store import SegmentStore
 
 MIB = 2**20
@@ -128,8 +128,6 @@ class Segments:
         self.store.commit([Put(address_of(SCOPE, key), value, FOREVER) for key, value in items])
 
     def delete(self, key: str) -> None:
-        from genesis_cache.tiers.base import Remove  # noqa: PLC0415  # keeps the list of imports above to what all use
-
         self.store.commit([Remove(address_of(SCOPE, key))])
 
     def close(self) -> None:
@@ -326,8 +324,11 @@ def limits(root: Path) -> None:
                 if sum(deletes.values()) > 20:
                     break
         again = Counter(fill(engine, 30_000, 2_000))
-        print(f"  {name:12} {peak / MIB:5.1f} of 8 MiB; failed batches of 480: {dict(full)}; failed deletes: "
-              f"{dict(deletes)}; failed batches afterwards of 40: {dict(again)}; {folder_bytes(folder) / MIB:.1f} MiB")  # fmt: skip
+        end = folder_bytes(folder) / MIB
+        print(f"  {name:12} {peak / MIB:5.1f} of 8 MiB; failed: {sum(full.values())} of 480 batches {set(full)}, then")
+        print(
+            f"  {'':12} {sum(deletes.values())} deletes, {sum(again.values())} of 40 more batches; {end:.1f} MiB left"
+        )
         engine.close()
 
 

@@ -153,7 +153,9 @@ class Segments:
             raise OSError(errno.ENOSPC, "short write")
 
 
-def pack_record(digest: bytes, envelope: bytes | memoryview, gone_at: float, seq: int, priority: int) -> tuple[bytes, int]:
+def pack_record(
+    digest: bytes, envelope: bytes | memoryview, gone_at: float, seq: int, priority: int
+) -> tuple[bytes, int]:
     """A record's bytes, filled up to a whole number of grains, and its checksum."""
     checksum = layout.checksum_of(digest, gone_at, seq, priority, envelope)
     head = RECORD.pack(digest, checksum, len(envelope), gone_at, seq, priority)

@@ -53,9 +53,10 @@ class Folder:
 
     def open(self) -> None:
         """Make the directory if it is missing, refuse one that others could have prepared, and hold it open."""
-        with suppress(FileExistsError, *([] if not self.path.exists() else [OSError])):
+        if not os.path.lexists(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.mkdir(mode=0o700)
+            with suppress(FileExistsError):  # another process made it at this moment
+                self.path.mkdir(mode=0o700)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             self.fd = os.open(self.path, flags)

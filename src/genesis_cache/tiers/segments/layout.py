@@ -31,7 +31,10 @@ STATE_AT = (512, 1024)  # two places, written in turn
 LIVE_AT = 1536  # epoch, seq, generation of the newest state, dirty: plain words that readers take without a lock
 HINT_AT = 2048  # a row for segment n at n % HINTS
 HINTS = 128
-HINT = struct.Struct("<IId")  # segment number, bytes in use once it is full (0 before), when its last record has expired
+FEWEST_SEGMENTS = 3
+HINT = struct.Struct(
+    "<IId"
+)  # segment number, bytes in use once it is full (0 before), when its last record has expired
 KILLS_AT = PAGE
 
 LIVE_EPOCH, LIVE_SEQ, LIVE_GENERATION, LIVE_DIRTY = range(LIVE_AT // 8, LIVE_AT // 8 + 4)
@@ -125,7 +128,7 @@ class Geometry(msgspec.Struct, frozen=True):
         """The same store under another limit, or None if it has to be made anew for that."""
         other = msgspec.structs.replace(self, max_bytes=max_bytes)
         wanted = (max_bytes - self.books_bytes) // self.segment_bytes
-        return other if 3 <= wanted <= HINTS // 2 else None
+        return other if FEWEST_SEGMENTS <= wanted <= HINTS // 2 else None
 
 
 class State(msgspec.Struct):

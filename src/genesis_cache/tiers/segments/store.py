@@ -1,4 +1,4 @@
-"""`SegmentStore`: the disk engine. A log of records in segments, an index that all processes of the host map, one writer.
+"""`SegmentStore`, the disk engine: a log of records in segments, an index that all processes map, one writer at a time.
 
 Reading takes no lock and, warm, no system call. Nothing that was damaged while the store was closed can end a process
 or be served: files are mapped only at their full size, every record names its key and is checked on its first read in
@@ -12,8 +12,9 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TypeVar
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.keys import Address
@@ -43,6 +44,7 @@ from genesis_cache.tiers.segments.layout import (
     ROWS_AT,
     SMALLEST,
     USED_AT,
+    Geometry,
     State,
 )
 from genesis_cache.tiers.segments.locks import Leases, Presence, WriterLock
@@ -125,9 +127,7 @@ class SegmentStore:
             self._lock.free()
 
     def _adopt(self) -> None:
-        geometry = opening.read_geometry(self._folder)
-        if geometry is None:
-            raise StoreError("disk store: its index was damaged while in use; close every process that uses it")
+        geometry = _whole(opening.read_geometry(self._folder))
         index = opening.map_index(self._folder, geometry)
         segments = Segments(self._folder, geometry)
         log = Log(self._folder, geometry.log_bytes)
@@ -228,7 +228,9 @@ class SegmentStore:
             envelope = self._checked(parts, digest)
             if envelope is None and self._marks and self._lock.take():
                 try:
-                    envelope = self._checked(parts, digest) or self._discard(parts, digest)
+                    envelope = self._checked(parts, digest)
+                    if envelope is None:
+                        self._discard(parts, digest)
                 finally:
                     self._lock.free()
         if envelope is None or len(envelope) >= VIEW_FROM:
@@ -310,15 +312,10 @@ class SegmentStore:
         """The newest state, with whatever a dead writer left undone done. Under the lock."""
         if parts.index.dirty:
             return self._recovered(parts)
-        state = parts.index.state()
-        if state is None:
-            raise StoreError("disk store: its books were damaged while in use; close every process that uses it")
-        return state
+        return _whole(parts.index.state())
 
     def _recovered(self, parts: "_Parts") -> State:
-        state = parts.index.newest()
-        if state is None:
-            raise StoreError("disk store: its books were damaged while in use; close every process that uses it")
+        state = _whole(parts.index.newest())
         with in_words("recover"):
             upkeep.recover(self._folder, parts.index, parts.segments, state, self._wall())
         return state
@@ -335,10 +332,7 @@ class SegmentStore:
 
     def position(self) -> Position:
         """Two words of memory."""
-        parts = self._parts
-        if parts is None:
-            raise StoreError("disk store: it is closed; call open() first")
-        words = parts.index.words
+        words = self._open_parts().index.words
         return Position(words[LIVE_EPOCH], words[LIVE_SEQ])
 
     def notices(self, after: Position) -> list[Notice] | None:
@@ -445,7 +439,17 @@ class SegmentStore:
                 self._lock.free()
 
 
-class _Parts(NamedTuple):
+_Book = TypeVar("_Book", State, Geometry)
+
+
+def _whole(book: _Book | None) -> _Book:
+    if book is None:
+        raise StoreError("disk store: its books were damaged while in use; close every process that uses it")
+    return book
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
     """What exists only while the store is open."""
 
     index: Index

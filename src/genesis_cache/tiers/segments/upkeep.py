@@ -1,6 +1,7 @@
 """Keeping the books: recovery after a writer's death, removal of what expired, and the proof that all figures agree."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 from genesis_cache.tiers.base import Found
 from genesis_cache.tiers.segments import layout
@@ -50,9 +51,7 @@ def leads_somewhere(index: Index, slot: Slot, there: set[int], state: State) -> 
 
 def expired(index: Index, start: int, now: float) -> list[Slot]:
     """The slots of the next few buckets whose records have expired."""
-    return [
-        slot for at in index.buckets(start, start + SWEEP_STEP) for slot in index.bucket(at) if slot.row[4] <= now
-    ]
+    return [slot for at in index.buckets(start, start + SWEEP_STEP) for slot in index.bucket(at) if slot.row[4] <= now]
 
 
 def clear_expired(index: Index, state: State, seen: list[Slot], now: float) -> int:
@@ -119,7 +118,7 @@ def _log_faults(log: Log, state: State) -> Iterator[str]:
         yield "the log is not what was written"
         return
     seqs = [notice.seq for notice in parse_notices(log.raw(state))]
-    if any(later <= earlier for earlier, later in zip(seqs, seqs[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(seqs)):
         yield "the log's sequences do not grow"
     if seqs and seqs[-1] > state.seq:
         yield "the log is ahead of its state"

@@ -26,7 +26,13 @@ class Batch:
     """Plans changes in order and brings them into the store, in one step if head and log have room, else in several."""
 
     def __init__(  # noqa: PLR0913  # the parts of one open store, which live and die together
-        self, folder: Folder, index: Index, segments: Segments, log: Log, wall: Callable[[], float], version_of: VersionOf
+        self,
+        folder: Folder,
+        index: Index,
+        segments: Segments,
+        log: Log,
+        wall: Callable[[], float],
+        version_of: VersionOf,
     ) -> None:
         self.folder = folder
         self.index = index
@@ -72,18 +78,21 @@ class Batch:
         if isinstance(change, Kill):
             return Receipt(self._tell(change.notice))
         place = self.index.place(change.address.digest)
-        if change.address.digest in self._puts:
-            self._flush()  # or a redo after a crash would bring it back
         if isinstance(change, Remove):
             return self._remove(change, place)
-        self._removes.append(place)
+        self._forget(change, place)
         return _DONE
 
     def _remove(self, change: Remove | Put, place: Place) -> Receipt:
+        self._forget(change, place)
         seq = self._tell(_notice_of(change))
         self.index.kill(place, seq)
-        self._removes.append(place)
         return Receipt(seq)
+
+    def _forget(self, change: Remove | Put | Drop, place: Place) -> None:
+        if change.address.digest in self._puts:
+            self._flush()  # a put of this batch comes first, also where it is finished after a crash
+        self._removes.append(place)
 
     def _put(self, put: Put) -> Receipt:
         place = self.index.place(put.address.digest)
@@ -120,7 +129,7 @@ class Batch:
         self.state.evicted_size += 1
         if put.since is None:
             return self._remove(put, place)
-        self._removes.append(place)
+        self._forget(put, place)
         return _DONE
 
     def _tell(self, notice: Notice) -> int:
@@ -226,5 +235,3 @@ def _line_bound(change: Change) -> int:
         return 0
     notice = change.notice if isinstance(change, Kill) else _notice_of(change)
     return _LINE_BOUND + 4 * (len(notice.name) + len(notice.namespace) + len(notice.owner or ""))
-
-
