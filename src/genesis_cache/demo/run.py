@@ -153,7 +153,7 @@ class Demo:
             (language.goal_database, figures.change(before.database_queries, after.database_queries) <= -0.70),
             (language.goal_cost, figures.change(before.model_usd, after.model_usd) <= -0.60),
         )
-        marks = "   ".join(f"{name}: {language.reached if held else language.missed}" for name, held in reached)
+        marks = "   ".join(f"{'✓' if held else '✗'} {name}" for name, held in reached)
         self.screen.say(f"{language.goals}: {marks}", "green" if all(held for _, held in reached) else "yellow")
 
     def _tell_update(self, update: figures.Update) -> None:

@@ -6,7 +6,7 @@ The recording is by headissue GmbH, Jens Wilke (cache2k), CC BY 4.0; ``data/ATTR
 import lzma
 from importlib.resources import files
 
-SOURCE = "cache2k orm-busy, (c) headissue GmbH, Jens Wilke, CC BY 4.0, 1 object in 80"
+SOURCE = "cache2k orm-busy, © headissue GmbH, Jens Wilke, CC BY 4.0; 1 in 80"
 
 QUESTION_EVERY = 25  # the seed's service makes 25 database queries for each call to its model
 

@@ -37,8 +37,6 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     goal_hits: str
     goal_database: str
     goal_cost: str
-    reached: str
-    missed: str
     update_title: str
     update_old: str
     update_done: str
@@ -70,7 +68,7 @@ _ENGLISH = Words(
     comma_is_decimal=False,
     title="A shop's assistant, without and with the cache",
     traffic="Traffic: {requests} recorded look-ups of {objects} objects",
-    backend="Backend: a row takes {row}; an answer of the model takes {answer} and costs USD {usd}",
+    backend="Backend: a row takes {row}; a model's answer {answer} and USD {usd}",
     pace="Pace:    {rate} requests a second, the same ones twice; {waits}",
     waits_real="every wait is real",
     waits_scaled="waits are real / {speed}",
@@ -96,15 +94,13 @@ _ENGLISH = Words(
     goal_hits="hits 85 %",
     goal_database="database -70 %",
     goal_cost="cost -60 %",
-    reached="reached",
-    missed="missed",
     update_title="A price changes",
     update_old="from the cache   {took:>11}   {answer}",
-    update_done="the row is updated, and one call forgets all built on it: delete_by_tag(\"product:{number}\")",
+    update_done="price changed at the source; delete_by_tag(\"product:{number}\") forgets all it built",
     update_new="asked at once    {took:>11}   {answer}",
     update_again="asked again      {took:>11}   from the cache",
     restart_title="A restart",
-    restart="reopened from disk: {asked} objects asked, {calls} backend calls, median {p50}, 99th percentile {p99}",
+    restart="{asked} objects from disk, {calls} backend calls; median {p50}, p99 {p99}",
     serving="Light traffic goes on. Figures at {url} until you press Ctrl-C.",
     stopped="Stopped; the temporary folder is gone.",
 )
@@ -113,8 +109,8 @@ _SPANISH = Words(
     comma_is_decimal=True,
     title="El asistente de una tienda, sin caché y con caché",
     traffic="Tráfico: {requests} consultas grabadas de {objects} objetos",
-    backend="Origen:  una fila tarda {row}; una respuesta del modelo, {answer}, y cuesta USD {usd}",
-    pace="Ritmo:   {rate} peticiones por segundo, las mismas dos veces; {waits}",
+    backend="Origen:  una fila, {row}; una respuesta del modelo, {answer} y USD {usd}",
+    pace="Ritmo:   {rate} peticiones/s, las mismas dos veces; {waits}",
     waits_real="cada espera es real",
     waits_scaled="esperas reales / {speed}",
     page="Cifras:  {url}",
@@ -139,15 +135,13 @@ _SPANISH = Words(
     goal_hits="aciertos 85 %",
     goal_database="BD -70 %",
     goal_cost="coste -60 %",
-    reached="cumplida",
-    missed="no cumplida",
     update_title="Cambia un precio",
     update_old="de la caché      {took:>11}   {answer}",
-    update_done="se cambia la fila y una llamada olvida lo que salió de ella: delete_by_tag(\"product:{number}\")",
+    update_done="precio cambiado; delete_by_tag(\"product:{number}\") olvida cuanto salió de él",
     update_new="justo después    {took:>11}   {answer}",
     update_again="otra vez         {took:>11}   de la caché",
     restart_title="Un reinicio",
-    restart="reabierta desde disco: {asked} objetos, {calls} llamadas al origen, mediana {p50}, percentil 99 {p99}",
+    restart="{asked} objetos del disco, {calls} llamadas al origen; mediana {p50}, p99 {p99}",
     serving="Sigue un tráfico ligero. Cifras en {url} hasta pulsar Ctrl-C.",
     stopped="Parado; la carpeta temporal ya no está.",
 )
