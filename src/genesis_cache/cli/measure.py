@@ -5,7 +5,11 @@ from itertools import repeat
 from statistics import median
 from time import perf_counter
 
+from typing import TypeVar
+
 import msgspec
+
+A = TypeVar("A")
 
 Batch = Callable[[int], Awaitable[float]]
 """Does an operation so many times and returns the seconds that took."""
@@ -63,7 +67,7 @@ def awaited(function: Callable[[], Awaitable[object]]) -> Batch:
     return batch
 
 
-def awaited_with(function: Callable[[str], Awaitable[object]], argument: str) -> Batch:
+def awaited_with(function: Callable[[A], Awaitable[object]], argument: A) -> Batch:
     """Await a function of one argument."""
 
     async def batch(times: int) -> float:
@@ -75,7 +79,7 @@ def awaited_with(function: Callable[[str], Awaitable[object]], argument: str) ->
     return batch
 
 
-def called_with(function: Callable[[str], object], argument: str) -> Batch:
+def called_with(function: Callable[[A], object], argument: A) -> Batch:
     """Call a plain function of one argument."""
 
     async def batch(times: int) -> float:
