@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.report import Section, Table, Verdict
+
 from genesis_cache.cache import Cache
 from genesis_cache.cli.measure import Batch, Case, Timing, measure
 

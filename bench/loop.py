@@ -8,6 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.report import Section, Table, Verdict
+
 from genesis_cache.cache import Cache
 
 HELD = 1_000_000

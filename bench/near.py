@@ -8,6 +8,7 @@ from time import perf_counter
 
 from bench import near_peers
 from bench.report import Section, Table, Verdict
+
 from genesis_cache.cache import Cache
 from genesis_cache.cli.measure import Batch, Case, Timing, awaited, awaited_with, called_with, measure
 

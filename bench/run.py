@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import msgspec
-
 from bench.report import Section, page
 
 HERE = Path(__file__).parent

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 
 from bench.report import Section, Table, Verdict
+
 from genesis_cache.cache import Cache
 
 CALLERS = 1_000

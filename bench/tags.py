@@ -7,6 +7,7 @@ from statistics import median
 from time import perf_counter
 
 from bench.report import Section, Table, Verdict
+
 from genesis_cache.cache import Cache
 
 MANY = 1_000_000

@@ -236,7 +236,7 @@ def test_simulate_compares_policies_on_a_trace(document: Callable[..., dict[str,
     "arguments",
     [
         ["--capacity", "10", "--prefetch"],
-        [],
+        ["--max-bytes", "1000"],
         ["--capacity", "0"],
         ["--capacity", "10", "--max-bytes", "10"],
         ["--capacity", "10", "--policy", "MAGIC"],

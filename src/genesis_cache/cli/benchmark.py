@@ -13,10 +13,10 @@ KEYS = [f"key:{number}" for number in range(256)]
 VALUE_BYTES = 1024
 
 
-async def benchmark(cache: Cache, *, started: Callable[[int], None], done: Callable[[], None]) -> dict[str, Any]:
+async def benchmark(cache: Cache, report: Callable[[int, int], None]) -> dict[str, Any]:
     """Measure the cache in a namespace of its own, which is cleared at the end.
 
-    ``started`` is told how many batches there will be, ``done`` is called after each.
+    ``report`` is told after each batch how many are done, and how many there are.
     """
     view = cache.namespace(NAMESPACE)
     try:
@@ -24,8 +24,7 @@ async def benchmark(cache: Cache, *, started: Callable[[int], None], done: Calla
         for layer, row in cache.analytics()["layer_statistics"].items():
             if layer != "l1" or row.get("tier", "memory") != "memory":
                 cases += await _far_cases(view, str(row.get("tier", layer)))
-        started(len(cases) * ROUNDS)
-        timings = await measure(cases, rounds=ROUNDS, done=done)
+        timings = await measure(cases, rounds=ROUNDS, report=report)
     finally:
         await view.clear()
     return {"value_bytes": VALUE_BYTES, "rounds": ROUNDS, "results": [_row(timing, timings[0]) for timing in timings]}

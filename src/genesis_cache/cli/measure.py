@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from itertools import repeat
 from statistics import median
 from time import perf_counter
-
 from typing import TypeVar
 
 import msgspec
@@ -36,15 +35,20 @@ class Timing(msgspec.Struct, frozen=True):
 
 
 async def measure(
-    cases: Sequence[Case], *, rounds: int = 7, batch_seconds: float = BATCH_SECONDS, done: Callable[[], None] = lambda: None
+    cases: Sequence[Case],
+    *,
+    rounds: int = 7,
+    batch_seconds: float = BATCH_SECONDS,
+    report: Callable[[int, int], None] | None = None,
 ) -> list[Timing]:
-    """Nanoseconds an operation of each case, in the order given; ``done`` is called after each batch."""
+    """Nanoseconds an operation of each case, in the order given; ``report`` is told batches done and batches in all."""
     sizes = [await _calibrated(case, batch_seconds) for case in cases]
     rows: list[list[float]] = [[] for _ in cases]
-    for _ in range(rounds):
-        for case, size, row in zip(cases, sizes, rows, strict=True):
-            row.append(await case.batch(size) / size * 1e9)
-            done()
+    for number in range(rounds * len(cases)):
+        place = number % len(cases)
+        rows[place].append(await cases[place].batch(sizes[place]) / sizes[place] * 1e9)
+        if report is not None:
+            report(number + 1, rounds * len(cases))
     return [Timing(case.name, median(row), min(row), max(row)) for case, row in zip(cases, rows, strict=True)]
 
 

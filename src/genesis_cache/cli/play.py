@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from genesis_cache.cli.benchmark import benchmark
 from genesis_cache.cli.options import Json, Urls, place
@@ -33,12 +33,55 @@ def demo(
     return run_demo(seconds=seconds, speed=speed, as_json=as_json, language=language)
 
 
+def simulate(
+    trace: Annotated[Path, typer.Argument(help="Text, a key a line or key and size; plain, .gz or .xz.", metavar="TRACE")],
+    capacity: Annotated[
+        int | None, typer.Option("--capacity", help="Entries held; by default a tenth of the different keys.")
+    ] = None,
+    max_bytes: Annotated[int | None, typer.Option("--max-bytes", help="Bytes held, for a trace with sizes.")] = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option("--policy", help="ADAPTIVE, LRU, LFU, S3FIFO, TINYLFU or OPT; repeatable.", metavar="NAME"),
+    ] = None,
+    prefetch: Annotated[bool, typer.Option("--prefetch", help="With prefetching.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Replay a trace through the real memory tier and tell the hit ratio of each policy."""
+    if prefetch:
+        raise UsageError("--prefetch is not built yet: leave it out")
+    if capacity is not None and max_bytes is not None:
+        raise UsageError("--capacity and --max-bytes are two ways to say how much is held: give one of them")
+    chosen = [name.upper() for name in policies or ["ADAPTIVE"]]
+    try:
+        with _progress("replaying") as report:
+            document = replay(
+                trace,
+                capacity=capacity,
+                max_bytes=max_bytes,
+                policies=chosen,
+                progress=lambda policy, done, total: report(chosen.index(policy) * total + done, len(chosen) * total),
+            )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    emit(document, as_json, lambda console: _show_replay(console, document))
+    return DONE
+
+
 def bench(urls: Urls = None, as_json: Json = False) -> int:
     """Measure this machine and these tiers: every price as a ratio to awaiting an empty coroutine."""
-    with _progress("measuring") as (started, done):
-        document = with_cache(place(urls), lambda cache: benchmark(cache, started=started, done=done))
+    with _progress("measuring") as report:
+        document = with_cache(place(urls), lambda cache: benchmark(cache, report))
     emit(document, as_json, lambda console: _show_bench(console, document))
     return DONE
+
+
+def _show_replay(console: Console, document: dict[str, Any]) -> None:
+    rows = [
+        (row["policy"], row["capacity"], f"{row['hit_ratio']:.2%}", f"{row['ns_per_op']:,.0f}")
+        for row in document["results"]
+    ]
+    title = f"{document['trace']}, {document['requests']:,} requests"
+    console.print(table(("policy", "capacity", "hit ratio", "ns per request"), rows, title=title))
 
 
 def _show_bench(console: Console, document: dict[str, Any]) -> None:
@@ -48,10 +91,10 @@ def _show_bench(console: Console, document: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _progress(label: str) -> Iterator[tuple[Callable[[int], None], Callable[[], None]]]:
-    """Two functions, one to say how many steps there are and one to take a step, shown on standard error."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def _progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A function to be told steps done and steps in all, shown on standard error where that is a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(label, total=None)
-        yield lambda total: progress.update(task, total=total), lambda: progress.advance(task)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
