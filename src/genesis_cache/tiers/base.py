@@ -4,46 +4,21 @@ A far tier owns three things together, because one change must move all three: t
 log that other processes read, and the leases that let one process load a key for all.
 """
 
-from collections.abc import Awaitable, Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
 from genesis_cache.model.keys import Address
+from genesis_cache.model.notice import Kind as Kind
+from genesis_cache.model.notice import Notice as Notice
+from genesis_cache.model.notice import Position as Position
 
 Buffer = bytes | memoryview
 
 
 class StoreError(Exception):
     """A store could not do what was asked (full, read-only, broken, locked); the tier degrades, callers never see it."""
-
-
-class Kind(StrEnum):
-    """What a notice kills."""
-
-    KEY = "key"
-    TAG = "tag"
-    PATTERN = "pattern"
-    CLEAR = "clear"
-
-
-class Notice(msgspec.Struct, frozen=True, gc=False):
-    """One line of the invalidation log. It kills what it names wherever the sequence read before the load is lower.
-
-    ``namespace`` "" reaches every namespace, ``a`` reaches ``a`` and ``a/...``. ``owner`` None reaches entries of every
-    owner and of none for TAG, PATTERN and CLEAR; for KEY it is the exact owner (None: the entry without one).
-    ``name`` is the key, the tag or the pattern, and empty for CLEAR.
-    """
-
-    kind: Kind
-    namespace: str
-    owner: str | None
-    name: str
-    seq: int = 0
-    """Given by the store when it is committed; sequences of one log only grow."""
-    origin: int = 0
-    """Number of the process handle that wrote it, so that a process can tell its own."""
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
@@ -89,13 +64,6 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
     seq: int = 0
     refused: bool = False
-
-
-class Position(msgspec.Struct, frozen=True, gc=False):
-    """How far a log has come: which log (``epoch``, an unsigned 64-bit identity) and its last sequence."""
-
-    epoch: int
-    seq: int
 
 
 class StoreStats(msgspec.Struct, gc=False, kw_only=True):
@@ -178,6 +146,10 @@ class Tier(Protocol):
 
     kind: str
     """``disk``, ``redis`` or ``database``."""
+    on_down: Callable[[str], None] | None
+    """Called, where set, with a reason when the tier goes out of use."""
+    on_up: Callable[[], None] | None
+    """Called, where set, when it is in use again."""
 
     async def open(self) -> None:
         """Connect or make what is needed; a tier that cannot is down, with a reason, and tries again later."""

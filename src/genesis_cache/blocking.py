@@ -1,0 +1,125 @@
+"""The same cache for code without an event loop: a hit stays on the calling thread, all else goes to one loop behind.
+
+There is no second engine: `BlockingCache` runs the verbs of `Cache` on an event loop in a thread of its own, so that
+threads, loops and plain code share one load per key and one set of tiers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from genesis_cache.cache import Cache
+    from genesis_cache.engine.core import View
+    from genesis_cache.engine.engine import Engine
+    from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
+
+class BlockingCache:
+    """The verbs of `Cache` as plain calls; meaning, options and errors are the same."""
+
+    __slots__ = ("_cache", "_engine", "_portal", "_view")
+
+    def __init__(self, cache: Cache, engine: Engine, view: View) -> None:
+        self._cache = cache
+        self._engine = engine
+        self._portal = engine.portal
+        self._view = view
+
+    def open(self) -> None:
+        """See `Cache.open`."""
+        self._portal.run(self._cache.open())
+
+    def close(self) -> None:
+        """See `Cache.close`."""
+        self._portal.run(self._cache.close())
+        self._portal.stop()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def get(self, key: str, default: Any = None, *, allow_stale: bool = False) -> Any:
+        """See `Cache.get`."""
+        found, value = self._engine.reading.quick(self._view, key)
+        return value if found else self._portal.run(self._cache.get(key, default, allow_stale=allow_stale))
+
+    def peek(self, key: str, default: Any = None) -> Any:
+        """See `Cache.peek`."""
+        return self._cache.peek(key, default)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """See `Cache.get_many`."""
+        return self._portal.run(self._cache.get_many(keys))
+
+    def get_or_set(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
+        """See `Cache.get_or_set`."""
+        found, value = (False, None) if "owner" in options else self._engine.reading.quick(self._view, key)
+        return value if found else self._portal.run(self._cache.get_or_set(key, loader, **options))
+
+    def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:
+        """See `Cache.get_or_set_many`."""
+        return self._portal.run(self._cache.get_or_set_many(keys, loader, **options))
+
+    def set(self, key: str, value: Any, **options: Any) -> Outcome:
+        """See `Cache.set`."""
+        return self._portal.run(self._cache.set(key, value, **options))
+
+    def set_many(self, items: Mapping[str, Any], **options: Any) -> Outcome:
+        """See `Cache.set_many`."""
+        return self._portal.run(self._cache.set_many(items, **options))
+
+    def delete(self, *keys: str) -> Outcome:
+        """See `Cache.delete`."""
+        return self._portal.run(self._cache.delete(*keys))
+
+    def expire(self, *keys: str) -> Outcome:
+        """See `Cache.expire`."""
+        return self._portal.run(self._cache.expire(*keys))
+
+    def touch(self, key: str, ttl: Any) -> bool:
+        """See `Cache.touch`."""
+        return self._portal.run(self._cache.touch(key, ttl))
+
+    def delete_by_tag(self, *tags: str) -> Outcome:
+        """See `Cache.delete_by_tag`."""
+        return self._portal.run(self._cache.delete_by_tag(*tags))
+
+    def delete_by_pattern(self, pattern: str) -> Outcome:
+        """See `Cache.delete_by_pattern`."""
+        return self._portal.run(self._cache.delete_by_pattern(pattern))
+
+    def clear(self, namespace: str | None = None) -> Outcome:
+        """See `Cache.clear`."""
+        return self._portal.run(self._cache.clear(namespace))
+
+    def namespace(self, name: str, **defaults: Any) -> BlockingCache:
+        """See `Cache.namespace`."""
+        return self._cache.namespace(name, **defaults).blocking()
+
+    def owned_by(self, owner: str) -> BlockingCache:
+        """See `Cache.owned_by`."""
+        return self._cache.owned_by(owner).blocking()
+
+    def cached(self, *args: Any, **options: Any) -> Any:
+        """See `Cache.cached`; plain functions stay plain."""
+        return self._cache.cached(*args, **options)
+
+    def explain(self, key: str) -> Explanation:
+        """See `Cache.explain`."""
+        return self._portal.run(self._cache.explain(key))
+
+    def on(self, event: str, callback: Callable[..., Any]) -> Callable[[], None]:
+        """See `Cache.on`."""
+        return self._cache.on(event, callback)
+
+    def analytics(self) -> dict[str, Any]:
+        """See `Cache.analytics`."""
+        return self._cache.analytics()
+
+    def optimize_cache_distribution(self, *, dry_run: bool = False) -> OptimizationReport:
+        """See `Cache.optimize_cache_distribution`."""
+        return self._portal.run(self._cache.optimize_cache_distribution(dry_run=dry_run))

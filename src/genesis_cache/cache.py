@@ -1,0 +1,257 @@
+"""The door: `Cache`, the one class a user needs. It wires the rooms behind it and decides nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from genesis_cache import decorate
+from genesis_cache.blocking import BlockingCache
+from genesis_cache.engine.engine import Engine
+from genesis_cache.engine.loading import load_of
+from genesis_cache.insight.analytics import analytics
+from genesis_cache.insight.optimizer import optimize
+from genesis_cache.model.clock import Clock, SystemClock
+from genesis_cache.model.durations import seconds
+from genesis_cache.model.errors import InvalidKey
+from genesis_cache.model.keys import key_bytes, tag_name
+from genesis_cache.model.notice import Kind
+from genesis_cache.model.options import EntryOptions
+from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
+from genesis_cache.model.patterns import compile_pattern
+from genesis_cache.model.settings import CacheSettings
+from genesis_cache.tiers.build import build_tiers, split_tiers
+
+if TYPE_CHECKING:
+    from genesis_cache.engine.core import View
+    from genesis_cache.model.options import Plan
+    from genesis_cache.tiers.base import Tier
+    from genesis_cache.tiers.memory import MemoryTier
+
+T = TypeVar("T")
+
+
+class Cache:
+    """A cache over one or more tiers, or a view of one (`namespace`, `owned_by`). Views share tiers and engine.
+
+    Safe to use from several event loops, threads and forked processes. The first use opens it.
+    """
+
+    __slots__ = ("__weakref__", "_blocking", "_engine", "_floors", "_lookup", "_meter", "_now", "_reading", "_view")
+
+    def __init__(
+        self,
+        settings: CacheSettings | None = None,
+        *,
+        tiers: Sequence[MemoryTier | Tier] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Make a cache from settings, by default those of the environment; SettingsError says what is wrong in them."""
+        settings = CacheSettings.from_env() if settings is None else settings
+        clock = SystemClock() if clock is None else clock
+        memory, far, near_position = build_tiers(settings, clock) if tiers is None else split_tiers(tiers)
+        engine = Engine(settings, clock, memory, far, near_position)
+        self._bind(engine, engine.view("", None, EntryOptions()))
+
+    def _bind(self, engine: Engine, view: View) -> None:
+        self._engine = engine
+        self._view = view
+        self._reading = engine.reading
+        self._lookup = view.lookup
+        self._floors = engine.core.floors
+        self._now = engine.core.clock.now
+        self._meter = view.space.meter
+        self._blocking: BlockingCache | None = None
+
+    def _other(self, view: View) -> Cache:
+        cache = object.__new__(Cache)
+        cache._bind(self._engine, view)  # noqa: SLF001  # another view of the same kind
+        return cache
+
+    @classmethod
+    def from_url(cls, *urls: str, **settings: object) -> Cache:
+        """A cache whose tiers are the URLs, nearest first; settings by name, with or without ``cache_``.
+
+        ``memory://?max_mb=50&max_entries=1000``, ``disk:///var/cache?max_mb=500``, ``disk://./here``,
+        ``sqlite:///here.db``. SettingsError names what cannot be right.
+        """
+        return cls(CacheSettings().with_urls(*urls).with_overrides(**settings))
+
+    async def open(self) -> None:
+        """Open the tiers now rather than at first use; after `close`, open again."""
+        self._engine.reopen()
+        await self._engine.open()
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of everything; calls after it raise `CacheError`."""
+        await self._engine.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    async def get(self, key: str, default: Any = None, *, allow_stale: bool = False) -> Any:
+        """The fresh value, or the default. With ``allow_stale``, also a value past its ttl that a stale option keeps."""
+        try:
+            entry = self._lookup(key)
+        except TypeError:
+            key_bytes(key)
+            raise
+        if entry is not None:
+            floors = self._floors
+            if entry.epoch is floors.epoch and floors.heard_until > (now := self._now()) and now < entry.quick_until:
+                if not entry.mark:
+                    entry.mark = True
+                self._meter.near_hits += 1
+                return entry.value
+        return await self._reading.get(self._view, key, default, allow_stale=allow_stale)
+
+    def peek(self, key: str, default: Any = None) -> Any:
+        """The fresh value if the nearest tier holds it, or the default; never waits."""
+        key_bytes(key)
+        return self._reading.peek(self._view, key, default)
+
+    async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
+        """The fresh values of those keys that have one."""
+        return await self._reading.get_many(self._view, _keys(keys))
+
+    async def get_or_set(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
+        """The value; loaded at most once for all who ask for it at the same time, and stored in every tier.
+
+        ``loader`` is an async or a plain function (which runs in a thread) of no argument or of a `LoadContext`. What
+        it raises reaches the callers, unless an old value may serve (``stale_if_error``). `LoaderTimeout` past
+        ``hard_timeout`` or the load's own deadline.
+        """
+        plan, cache = self._plan(options)
+        return await self._reading.get_or_set(cache._view, key, load_of(loader), plan)  # noqa: SLF001
+
+    async def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:
+        """The values of all keys; ``loader`` receives the list of the missing ones and returns a mapping."""
+        plan, cache = self._plan(options)
+        return await self._engine.bulk.get_or_set_many(cache._view, _keys(keys), load_of(loader), plan)  # noqa: SLF001
+
+    # -- writing ------------------------------------------------------------------------------------------------------
+
+    async def set(self, key: str, value: Any, **options: Any) -> Outcome:
+        """Store a value in every tier; SerializationError, and nothing stored, if no far tier could give it back."""
+        return await self.set_many({key: value}, **options)
+
+    async def set_many(self, items: Mapping[str, Any], **options: Any) -> Outcome:
+        """Store several values with the same options; all keys and values are checked before any is stored."""
+        plan, cache = self._plan(options)
+        await self._ready()
+        return await self._engine.writing.set_many(cache._view, list(items.items()), plan)  # noqa: SLF001
+
+    async def delete(self, *keys: str) -> Outcome:
+        """Forget keys everywhere; loads of them that have begun will not be stored."""
+        checked = _keys(keys)
+        await self._ready()
+        return await self._engine.writing.delete(self._view, checked)
+
+    async def expire(self, *keys: str) -> Outcome:
+        """Make keys stale at once; they still serve where ``stale_if_error`` or ``stale_while_revalidate`` allows it."""
+        checked = _keys(keys)
+        await self._ready()
+        return await self._engine.rewriting.expire(self._view, checked)
+
+    async def touch(self, key: str, ttl: Any) -> bool:
+        """Give a fresh value a new ttl from now on; False if there is none."""
+        lifetime = seconds(ttl)
+        await self._ready()
+        return await self._engine.rewriting.touch(self._view, key, lifetime)
+
+    async def delete_by_tag(self, *tags: str) -> Outcome:
+        """Kill every entry that bears one of the tags, at a cost that does not depend on how many there are."""
+        if not tags:
+            msg = "delete_by_tag() needs at least one tag"
+            raise TypeError(msg)
+        names = [tag_name(tag) for tag in tags]
+        await self._ready()
+        return await self._engine.writing.kill(self._view, Kind.TAG, names)
+
+    async def delete_by_pattern(self, pattern: str) -> Outcome:
+        """Kill every entry whose key matches a glob of ``*`` and ``?``; InvalidKey beyond 128 characters or 2 stars."""
+        compile_pattern(pattern)
+        await self._ready()
+        return await self._engine.writing.kill(self._view, Kind.PATTERN, [pattern])
+
+    async def clear(self, namespace: str | None = None) -> Outcome:
+        """Kill every entry within reach of this view, or of one namespace inside it."""
+        cache = self if namespace is None else self.namespace(namespace)
+        await self._ready()
+        return await self._engine.writing.kill(cache._view, Kind.CLEAR, [""])  # noqa: SLF001
+
+    # -- views --------------------------------------------------------------------------------------------------------
+
+    def namespace(self, name: str, *, max_loads: int | None = None, **defaults: Any) -> Cache:
+        """A view with its own keys, defaults and figures in the same tiers; names nest with ``/``."""
+        full = f"{self._view.space.name}/{name}" if self._view.space.name else name
+        options = EntryOptions.of(**defaults).merged(self._view.defaults)
+        self._engine.core.space(full, options, max_loads)
+        return self._other(self._engine.view(full, self._view.owner, options))
+
+    def owned_by(self, owner: str) -> Cache:
+        """A view of the entries of one user or segment, for every verb; nobody else's view can reach them."""
+        return self._other(self._engine.view(self._view.space.name, owner, self._view.defaults))
+
+    def cached(
+        self, key: str | Callable[..., Any] | None = None, *, key_prefix: str | None = None, **options: Any
+    ) -> decorate.Decorator:
+        """Cache what a function returns, by its arguments; see `genesis_cache.decorate`."""
+        owner = options.pop("owner", None)
+        home = self if owner is None else self.owned_by(owner)
+        return decorate.decorator(home, home._engine, home._view, key, key_prefix, options)  # noqa: SLF001
+
+    def blocking(self) -> BlockingCache:
+        """The same verbs for code without an event loop, over the same engine."""
+        if self._blocking is None:
+            self._blocking = BlockingCache(self, self._engine, self._view)
+        return self._blocking
+
+    # -- insight ------------------------------------------------------------------------------------------------------
+
+    async def explain(self, key: str) -> Explanation:
+        """Which tiers hold a key, in what state, and why a read of it hits or misses."""
+        await self._ready()
+        return await self._engine.explaining.explain(self._view, key)
+
+    def on(self, event: str, callback: Callable[..., Any]) -> Callable[[], None]:
+        """Call back on an event: hit miss stale load evict expire invalidate tier_down tier_up; returns its undoing."""
+        return self._engine.core.events.on(event, callback)
+
+    def analytics(self) -> dict[str, Any]:
+        """The figures, ready for JSON."""
+        return analytics(self._engine.core)
+
+    async def optimize_cache_distribution(self, *, dry_run: bool = False) -> OptimizationReport:
+        """Move entries between tiers by how they are used: up what is read below, down what is not read above."""
+        await self._ready()
+        return await optimize(self._engine, dry_run=dry_run)
+
+    # -- within -------------------------------------------------------------------------------------------------------
+
+    def _plan(self, options: dict[str, Any]) -> tuple[Plan, Cache]:
+        """The plan of a call, and the view it is for: another owner's where the options name one."""
+        plan = self._engine.core.plan_of(self._view, options)
+        if plan.owner is not None and plan.owner != self._view.owner:
+            return plan, self.owned_by(plan.owner)
+        return plan, self
+
+    async def _ready(self) -> None:
+        if not self._engine.core.opened:
+            await self._engine.open()
+
+
+def _keys(keys: Iterable[str]) -> list[str]:
+    if isinstance(keys, str):
+        msg = f"expected several keys, got the one string {keys!r:.80}: wrap it in a list"
+        raise InvalidKey(msg)
+    checked = list(keys)
+    for key in checked:
+        key_bytes(key)
+    return checked

@@ -1,0 +1,318 @@
+"""How an instance of a class is taken apart and put together again, for each kind of class that can be stored.
+
+A shape's ``token`` stands for the class in stored bytes: a digest of its module, its qualified name and its fields, so
+that another class, or this one with other fields, is never taken for it.
+"""
+
+import dataclasses
+import functools
+import re
+import typing
+from collections.abc import Sequence
+from enum import Enum
+from enum import Flag as EnumFlag
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, Protocol
+
+import msgspec
+
+from genesis_cache.codecs.refusal import refuse
+
+TOKEN_BYTES = 16
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+class _Absent:
+    """A field that was never set."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = _Absent()
+
+
+class Shape(Protocol):
+    """What the writer and the reader need of a class."""
+
+    cls: Any
+    """The class; Any, because only each shape knows how its own are made."""
+    token: bytes
+
+    def parts(self, value: Any) -> list[object]:  # Any: each shape takes instances of its own class
+        """Everything an instance consists of."""
+
+    def build(self, parts: list[Any]) -> object:
+        """The instance again, without its ``__init__``; any exception where the parts are not those of the class."""
+
+    def step(self, index: int) -> str:
+        """How a path shows one part."""
+
+
+def name_of(cls: type) -> str:
+    """Module and qualified name."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def shape_of(cls: type) -> Shape | None:
+    """The shape of a class, None for a class of a kind that cannot be stored."""
+    if issubclass(cls, Enum):
+        return FlagShape(cls) if issubclass(cls, EnumFlag) else EnumShape(cls)
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return NamedTupleShape(cls)
+    if dataclasses.is_dataclass(cls):
+        return DataclassShape(cls) if _is_plain_object(cls) else None
+    if issubclass(cls, msgspec.Struct):
+        return StructShape(cls)
+    if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_construct"):
+        return ModelShape(cls)
+    return None
+
+
+class EnumShape:
+    """A member of an `Enum`, by name."""
+
+    def __init__(self, cls: type[Enum]) -> None:
+        self.cls: Any = cls
+        self.token = _token("enum", cls, ((name, member.value) for name, member in cls.__members__.items()))
+
+    def parts(self, value: Enum) -> list[object]:
+        """Its name."""
+        return [value.name]
+
+    def build(self, parts: list[Any]) -> object:
+        """The member of that name."""
+        (name,) = parts
+        return self.cls.__members__[name]
+
+    def step(self, index: int) -> str:
+        """Never shown: a name can always be stored."""
+        return f".name#{index}"
+
+
+class FlagShape(EnumShape):
+    """A combination of flags, by value."""
+
+    def parts(self, value: Enum) -> list[object]:
+        """Its value."""
+        return [value.value]
+
+    def build(self, parts: list[Any]) -> object:
+        """The combination of that value."""
+        (number,) = parts
+        return self.cls(number)
+
+
+class NamedTupleShape:
+    """A named tuple, by position."""
+
+    def __init__(self, cls: Any) -> None:
+        self.cls: Any = cls
+        self._fields: tuple[str, ...] = tuple(cls._fields)
+        hints = vars(cls).get("__annotations__", {})
+        self.token = _token("namedtuple", cls, ((name, described(hints.get(name))) for name in self._fields))
+
+    def parts(self, value: tuple[object, ...]) -> list[object]:
+        """Its items, and attributes of its own if a subclass has any."""
+        return [*value, getattr(value, "__dict__", None) or None]
+
+    def build(self, parts: list[Any]) -> object:
+        """The tuple, made without a constructor of the class."""
+        *items, attributes = parts
+        if len(items) != len(self._fields):
+            raise ValueError("not as many items as the named tuple has fields")
+        made = tuple.__new__(self.cls, items)
+        if attributes:
+            vars(made).update(attributes)
+        return made
+
+    def step(self, index: int) -> str:
+        """The field's name."""
+        return _field_step(self._fields, index)
+
+
+class DataclassShape:
+    """A dataclass: its fields and whatever else an instance holds, set without ``__init__`` and past ``frozen``."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls: Any = cls
+        fields = dataclasses.fields(cls)
+        self.token = _token("dataclass", cls, ((field.name, described(field.type)) for field in fields))
+        self._slots = frozenset(_slots(cls))
+        names = [field.name for field in fields]
+        self._names = tuple(dict.fromkeys(chain(names, sorted(self._slots))))
+        self._has_dict = bool(cls.__dictoffset__)
+        self._recomputed = _cached_properties(cls)
+
+    def parts(self, value: object) -> list[object]:
+        """Its fields in order (`ABSENT` where not set), and what else is in its ``__dict__``."""
+        if not self._has_dict:
+            return [*(_slot(value, name) for name in self._names), None]
+        held = vars(value)
+        if self._slots:
+            found = [_slot(value, name) if name in self._slots else held.get(name, ABSENT) for name in self._names]
+        else:
+            found = [held.get(name, ABSENT) for name in self._names]
+        return [*found, _rest(held, self._names, self._recomputed)]
+
+    def build(self, parts: list[Any]) -> object:
+        """The instance, made by ``object.__new__``."""
+        *values, rest = parts
+        made = object.__new__(self.cls)
+        put = object.__setattr__
+        for name, value in zip(self._names, values, strict=True):
+            if value is ABSENT:
+                continue
+            if name in self._slots or not self._has_dict:
+                put(made, name, value)
+            else:
+                vars(made)[name] = value
+        if rest:
+            vars(made).update(rest)
+        return made
+
+    def step(self, index: int) -> str:
+        """The field's name."""
+        return _field_step(self._names, index)
+
+
+class StructShape:
+    """A msgspec Struct, made by its own fast constructor; what ``__post_init__`` changes is set back."""
+
+    def __init__(self, cls: type[msgspec.Struct]) -> None:
+        self.cls: Any = cls
+        self._names = cls.__struct_fields__
+        self.token = _token("struct", cls, _struct_fields(cls))
+        self._by_position = cls.__match_args__ == cls.__struct_fields__  # not so with keyword-only fields
+        self._has_hook = hasattr(cls, "__post_init__")
+
+    def parts(self, value: msgspec.Struct) -> list[object]:
+        """Its fields in order, and attributes of its own if it has any."""
+        try:
+            values = [getattr(value, name) for name in self._names]
+        except AttributeError as error:
+            refuse(f"a field of it is not set: {error}")
+        return [*values, getattr(value, "__dict__", None) or None]
+
+    def build(self, parts: list[Any]) -> object:
+        """The instance, frozen or not."""
+        *values, attributes = parts
+        if len(values) != len(self._names):
+            raise ValueError("not the fields of the struct")
+        made = self.cls(*values) if self._by_position else self.cls(**dict(zip(self._names, values, strict=True)))
+        if self._has_hook:
+            for name, value in zip(self._names, values, strict=True):
+                if getattr(made, name) is not value:
+                    msgspec.structs.force_setattr(made, name, value)
+        if attributes:
+            vars(made).update(attributes)
+        return made
+
+    def step(self, index: int) -> str:
+        """The field's name."""
+        return _field_step(self._names, index)
+
+
+class ModelShape:
+    """A pydantic v2 model: its exact state, set without validation as ``model_construct`` does."""
+
+    def __init__(self, cls: Any) -> None:
+        self.cls: Any = cls
+        fields: dict[str, Any] = cls.__pydantic_fields__
+        self._names = tuple(fields)
+        self._recomputed = _cached_properties(cls)
+        hints = ((name, described(field.annotation)) for name, field in fields.items())
+        private = sorted(getattr(cls, "__private_attributes__", {}))
+        self.token = _token("pydantic", cls, chain(hints, private))
+
+    def parts(self, value: Any) -> list[object]:
+        """Fields, the rest of ``__dict__``, the names of the fields that were set (None: all), extra and private attributes."""
+        held, names_set = vars(value), value.__pydantic_fields_set__
+        return [
+            *(held.get(name, ABSENT) for name in self._names),
+            _rest(held, self._names, self._recomputed),
+            None if len(names_set) == len(self._names) else sorted(names_set),
+            value.__pydantic_extra__,
+            value.__pydantic_private__,
+        ]
+
+    def build(self, parts: list[Any]) -> object:
+        """The model."""
+        *values, rest, names_set, extra, private = parts
+        made = object.__new__(self.cls)
+        fields = {name: value for name, value in zip(self._names, values, strict=True) if value is not ABSENT}
+        put = object.__setattr__
+        put(made, "__dict__", fields | rest if rest else fields)
+        put(made, "__pydantic_fields_set__", set(self._names if names_set is None else names_set))
+        put(made, "__pydantic_extra__", extra)
+        put(made, "__pydantic_private__", private)
+        return made
+
+    def step(self, index: int) -> str:
+        """The field's name."""
+        return _field_step(self._names, index)
+
+
+def described(annotation: object) -> str:
+    """A field's type as text that is the same in every process."""
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return f"{annotation.__module__}.{annotation.__qualname__}"
+    return _ADDRESS.sub("", annotation if isinstance(annotation, str) else repr(annotation))
+
+
+def _token(kind: str, cls: type, fields: typing.Iterable[object]) -> bytes:
+    text = _ADDRESS.sub("", repr((kind, name_of(cls), list(fields))))
+    return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=TOKEN_BYTES).digest()
+
+
+def _is_plain_object(cls: type) -> bool:
+    try:
+        object.__new__(cls)
+    except TypeError:  # derives from a builtin with state of its own, such as dict or Exception
+        return False
+    return True
+
+
+def _slots(cls: type) -> list[str]:
+    found = []
+    for base in cls.__mro__:
+        slots = vars(base).get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            if name not in {"__dict__", "__weakref__"}:
+                private = name.startswith("__") and not name.endswith("__")
+                found.append(f"_{base.__name__.lstrip('_')}{name}" if private else name)
+    return found
+
+
+def _slot(value: object, name: str) -> object:
+    try:
+        return object.__getattribute__(value, name)
+    except AttributeError:
+        return ABSENT
+
+
+def _cached_properties(cls: type) -> frozenset[str]:
+    return frozenset(
+        name for base in cls.__mro__ for name, held in vars(base).items() if isinstance(held, functools.cached_property)
+    )
+
+
+def _rest(held: dict[str, object], names: Sequence[str], recomputed: frozenset[str]) -> dict[str, object] | None:
+    if tuple(held) == names:
+        return None
+    return {name: value for name, value in held.items() if name not in names and name not in recomputed} or None
+
+
+def _struct_fields(cls: type[msgspec.Struct]) -> Sequence[object]:
+    try:
+        return [(field.name, described(field.type)) for field in msgspec.structs.fields(cls)]
+    except NameError:  # an annotation that names what is not there at run time; the fields' names must do
+        return cls.__struct_fields__
+
+
+def _field_step(names: Sequence[str], index: int) -> str:
+    return f".{names[index]}" if index < len(names) else f".__dict__#{index - len(names)}"

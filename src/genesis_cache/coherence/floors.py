@@ -1,0 +1,124 @@
+"""Floors: the sequences below which entries are dead, by tag, pattern, namespace and owner.
+
+Pure rules over sequences. An entry carries the log's sequence that was read before its value was made; a notice with a
+higher sequence that names the entry kills it, wherever and by whatever road the entry arrives later. One comparison of
+`Floors.epoch` tells a hit that nothing has moved since its entry was last judged.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from genesis_cache.model.notice import Kind, Notice
+from genesis_cache.model.patterns import compile_pattern
+
+MAX_TAG_FLOORS = 65_536  # beyond it the older half becomes one floor for all tagged entries: safe, and bounded
+MAX_PATTERNS = 256  # beyond it the oldest half becomes one floor for their whole scope
+
+Reach = tuple[tuple[str, str | None], ...]
+
+
+class PatternFloor(msgspec.Struct, frozen=True):
+    """Entries of a scope whose key matches are dead below the sequence."""
+
+    scope: tuple[str, str | None]
+    text: str
+    matches: Callable[[str], bool]
+    seq: int
+
+
+def reach_of(namespace: str, owner: str | None) -> Reach:
+    """The scopes whose notices reach an entry: its namespace and those around it, for any owner and for its own."""
+    names = [""]
+    if namespace:
+        parts = namespace.split("/")
+        names += ["/".join(parts[: n + 1]) for n in range(len(parts))]
+    scopes: list[tuple[str, str | None]] = [(name, None) for name in names]
+    if owner is not None:
+        scopes += [(name, owner) for name in names]
+    return tuple(scopes)
+
+
+class Floors:
+    """What is dead, as far as this process has heard.
+
+    ``epoch`` is a new object each time something moved; ``seq`` is the highest sequence heard, which a load reads
+    before it begins; ``heard_until`` is the monotonic second until which this may be taken as up to date.
+    """
+
+    __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "heard_until", "seq")
+
+    def __init__(self) -> None:
+        self.epoch: object = object()
+        self.seq = 0
+        self.heard_until = 0.0
+        self._base = 0
+        self._tagged = 0
+        self._clears: dict[tuple[str, str | None], int] = {}
+        self._tags: dict[tuple[str, str | None], dict[str, int]] = {}
+        self._patterns: list[PatternFloor] = []
+
+    def apply(self, notice: Notice) -> None:
+        """Take in a TAG, PATTERN or CLEAR notice; a KEY notice only moves ``seq``. Safe to repeat, in any order."""
+        self.seq = max(self.seq, notice.seq)
+        scope = (notice.namespace, notice.owner)
+        match notice.kind:
+            case Kind.KEY:
+                return
+            case Kind.TAG:
+                tags = self._tags.setdefault(scope, {})
+                tags[notice.name] = max(notice.seq, tags.pop(notice.name, 0))
+                if len(tags) > MAX_TAG_FLOORS:
+                    self._shorten(tags)
+            case Kind.PATTERN:
+                kept = [p for p in self._patterns if (p.scope, p.text) != (scope, notice.name)]
+                kept.append(PatternFloor(scope, notice.name, compile_pattern(notice.name), notice.seq))
+                self._patterns = kept if len(kept) <= MAX_PATTERNS else self._retire(kept)
+            case Kind.CLEAR:
+                self._clears[scope] = max(notice.seq, self._clears.get(scope, 0))
+                self._forget_below(scope, notice.seq)
+        self.epoch = object()
+
+    def reset(self, seq: int) -> None:
+        """Everything with a lower sequence is dead: the log was lost, or what it said can no longer be told."""
+        self.seq = self._base = seq
+        self._tagged = 0
+        self._clears.clear()
+        self._tags.clear()
+        self._patterns = []
+        self.epoch = object()
+
+    def rejudge(self) -> None:
+        """Make every entry be judged at its next hit, though no floor moved."""
+        self.epoch = object()
+
+    def killer(self, reach: Reach, key: str, tags: tuple[str, ...], seq: int) -> int:
+        """The highest sequence that kills an entry, or 0 where it lives."""
+        floor = max(self._base, self._tagged) if tags else self._base
+        clears, by_scope = self._clears, self._tags
+        for scope in reach:
+            if clears:
+                floor = max(floor, clears.get(scope, 0))
+            if tags and (floors := by_scope.get(scope)):
+                for tag in tags:
+                    floor = max(floor, floors.get(tag, 0))
+        for pattern in self._patterns:
+            if pattern.seq > floor and pattern.scope in reach and pattern.matches(key):
+                floor = pattern.seq
+        return floor if floor > seq else 0
+
+    def _shorten(self, tags: dict[str, int]) -> None:
+        for tag in list(tags)[: len(tags) // 2]:
+            self._tagged = max(self._tagged, tags.pop(tag))
+
+    def _retire(self, patterns: list[PatternFloor]) -> list[PatternFloor]:
+        half = len(patterns) // 2
+        for pattern in patterns[:half]:
+            self._clears[pattern.scope] = max(pattern.seq, self._clears.get(pattern.scope, 0))
+        return patterns[half:]
+
+    def _forget_below(self, scope: tuple[str, str | None], seq: int) -> None:
+        tags = self._tags.get(scope, {})
+        for tag in [tag for tag, floor in tags.items() if floor <= seq]:
+            del tags[tag]
+        self._patterns = [p for p in self._patterns if p.scope != scope or p.seq > seq]

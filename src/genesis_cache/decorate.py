@@ -1,0 +1,267 @@
+"""Decorated functions: the key made from the arguments, the near hit answered in the wrapper itself.
+
+A wrapper is compiled for each function, as `dataclasses` does for ``__init__``: it has the function's own parameters,
+so that Python binds the arguments. The keys of recent calls are remembered by their arguments and the arguments' types,
+because writing a key costs more than looking one up. A call that hits memory costs the wrapper and two dict look-ups;
+everything else goes the engine's road.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+
+from genesis_cache.engine.loading import Load
+from genesis_cache.model.argkeys import argument_key, template_key, template_tag
+from genesis_cache.model.keys import key_bytes, tag_name
+from genesis_cache.model.options import EntryOptions
+
+if TYPE_CHECKING:
+    from genesis_cache.cache import Cache
+    from genesis_cache.engine.core import View
+    from genesis_cache.engine.engine import Engine
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+_INLINE_BYTES = 800  # of argument text that may stand in a key as it is; longer arguments are hashed
+
+_INLINE_INT = 10**18  # whole numbers up to it stand in a key as they are
+
+_REMEMBERED = 8192  # keys of one function's calls; beyond it they are made anew
+_PLAIN = frozenset({int, str, bool, bytes, type(None)})  # equal and of one such type: the same argument
+
+_WRAPPER = """
+{head} _wrapper({parameters}):
+    {key}
+    _entry = _lookup(_key)
+    if _entry is not None:
+        if _entry.epoch is _floors.epoch and _floors.heard_until > (_now := _clock()) and _now < _entry.quick_until:
+            if not _entry.mark:
+                _entry.mark = True
+            _meter.near_hits += 1
+            return _entry.value
+    return {wait} _miss(_key{arguments})
+
+def _key_of({parameters}):
+    {key}
+    return _key
+"""
+
+_REMEMBERED_KEY = """try:
+        _key = _known(({signs}))
+    except TypeError:
+        _key = None
+    if _key is None:
+        _key = _make_key({names})"""
+
+
+class CachedFunction(Protocol[P, R_co]):
+    """A decorated function: called as before, with four things more."""
+
+    cache: Cache
+    """The view that holds its values."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """The cached value, or the function's own result, stored on the way."""
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
+        """The key of a call."""
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Forget the value of a call everywhere; awaited where the function is async."""
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function now, store what it returns and return it."""
+
+
+class Decorator(Protocol):
+    """What `Cache.cached` returns."""
+
+    def __call__(self, function: Callable[P, R_co]) -> CachedFunction[P, R_co]:
+        """Wrap a function."""
+
+
+def decorator(
+    cache: Cache, engine: Engine, view: View, key: str | Callable[..., Any] | None, prefix: str | None, options: dict[str, Any]
+) -> Decorator:
+    """A decorator that caches by a template, by a function of the arguments, or by all arguments.
+
+    TypeError for an unknown option, a template that is no string, or a function that cannot be cached; ValueError, when
+    a function is decorated, for a template with a name that is no parameter of it.
+    """
+    if key is not None and not isinstance(key, str) and not callable(key):
+        msg = f"cached() takes a key template, a function that makes the key, or nothing; got {type(key).__name__}"
+        raise TypeError(msg)
+    checked = EntryOptions.of(**{name: value for name, value in options.items() if name != "tags"})
+    tags = EntryOptions.of(tags=options["tags"]).tags if "tags" in options else ()
+
+    def wrap(function: Callable[P, R_co]) -> CachedFunction[P, R_co]:
+        return _Wrapping(cache, engine, view, function, key, prefix, checked, tags).build()
+
+    return wrap
+
+
+class _Wrapping:
+    """One function being wrapped."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        engine: Engine,
+        view: View,
+        function: Callable[..., Any],
+        key: str | Callable[..., Any] | None,
+        prefix: str | None,
+        options: EntryOptions,
+        tags: Any,
+    ) -> None:
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            msg = f"{function.__qualname__} is a generator: streams cannot be cached yet; return a list instead"
+            raise TypeError(msg)
+        self.cache = cache
+        self.engine = engine
+        self.view = view
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.signature = inspect.signature(function)
+        self.key_function = key if callable(key) else None
+        self.template = template_key(key, self.signature) if isinstance(key, str) else None
+        self.prefix = prefix
+        self.options = options
+        plain = [tag for tag in tags if "{" not in tag]
+        self.plain_tags = EntryOptions.of(tags=plain) if plain else None
+        self.tag_templates = [template_tag(tag, self.signature) for tag in tags if "{" in tag]
+        self.names: dict[str, Any] = {}
+        self.known: dict[tuple[Any, ...], str] = {}
+        self._plans: dict[tuple[str, ...], Any] = {}
+        self._annotated = False
+
+    def build(self) -> CachedFunction[Any, Any]:
+        """The wrapper, looking like the function it wraps."""
+        parameters, arguments = self._parameters()
+        source = _WRAPPER.format(
+            head="async def" if self.is_async else "def",
+            wait="await" if self.is_async else "",
+            parameters=parameters,
+            arguments=arguments and ", " + arguments,
+            key=self._key_lines(arguments),
+        )
+        core = self.engine.core
+        names = self.names | {"_lookup": self.view.lookup, "_floors": core.floors, "_clock": core.clock.now}
+        names |= {"_meter": self.view.space.meter, "_miss": self._miss if self.is_async else self._miss_blocking, "_known": self.known.get}
+        names["_make_key"] = self._make_key if self.key_function is None else self.key_function
+        exec(compile(source, f"<cached {self.function.__qualname__}>", "exec"), names)  # noqa: S102  # made of parsed names only
+        wrapper = names["_wrapper"]
+        update_wrapper(wrapper, self.function)
+        self.key_of = names["_key_of"]
+        wrapper.key = self._checked_key
+        wrapper.cache = self.cache
+        wrapper.invalidate = self._invalidate if self.is_async else self._invalidate_blocking
+        wrapper.refresh = self._refresh if self.is_async else self._refresh_blocking
+        return wrapper  # type: ignore[no-any-return]  # made by exec just above, with the four attributes set
+
+    # -- source -------------------------------------------------------------------------------------------------------
+
+    def _parameters(self) -> tuple[str, str]:
+        """The parameter list of the function as source, defaults by name, and the arguments that pass them on."""
+        parts: list[str] = []
+        passed: list[str] = []
+        star = slash = False
+        for n, parameter in enumerate(self.signature.parameters.values()):
+            text = parameter.name
+            if slash and parameter.kind is not parameter.POSITIONAL_ONLY:
+                parts.append("/")
+            slash = parameter.kind is parameter.POSITIONAL_ONLY
+            if parameter.kind is parameter.KEYWORD_ONLY and not star:
+                parts.append("*")
+                star = True
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                text, star = f"*{text}", True
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                text = f"**{text}"
+            passed.append(f"{text}={text}" if parameter.kind is parameter.KEYWORD_ONLY else text)
+            if parameter.default is not parameter.empty:
+                self.names[f"_default_{n}"] = parameter.default
+                text += f"=_default_{n}"
+            parts.append(text)
+        if slash:
+            parts.append("/")
+        return ", ".join(parts), ", ".join(passed)
+
+    def _key_lines(self, arguments: str) -> str:
+        """The lines that set ``_key``."""
+        parameters = self.signature.parameters.values()
+        if self.key_function is not None:
+            return f"_key = _make_key({arguments})"
+        if self.template is not None and not self.template.slots:
+            return "_key = _make_key()"
+        names = [parameter.name for parameter in parameters]
+        if not names or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+            return f"_key = _make_key({', '.join(names)})"
+        signs = ", ".join(f"{name}, type({name})" for name in names)
+        return _REMEMBERED_KEY.format(signs=signs, names=", ".join(names))
+
+    # -- keys ---------------------------------------------------------------------------------------------------------
+
+    def _make_key(self, *values: Any) -> str:
+        """The key for the parameters' values in order; remembered where equal arguments make equal keys."""
+        arguments = dict(zip(self.signature.parameters, values, strict=False))
+        if self.template is not None:
+            key = self.template.write(arguments)
+        else:
+            name = f"{self.function.__module__}.{self.function.__qualname__}"
+            key = argument_key(self.prefix, name, arguments)
+        if all(type(value) in _PLAIN for value in values):
+            if len(self.known) >= _REMEMBERED:
+                self.known.clear()
+            self.known[tuple(part for value in values for part in (value, type(value)))] = key
+        return key
+
+    # -- calls --------------------------------------------------------------------------------------------------------
+
+    def _checked_key(self, *args: Any, **kwargs: Any) -> str:
+        key = self.key_of(*args, **kwargs)
+        key_bytes(key)
+        return str(key)
+
+    def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The options of one call: its tags are written from its arguments."""
+        tags: tuple[str, ...] = ()
+        if self.tag_templates:
+            bound = self.signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            tags = tuple(tag_name(template.write(bound.arguments)) for template in self.tag_templates)
+        plan = self._plans.get(())
+        if plan is None:
+            options = self.options if self.plain_tags is None else self.options.merged(self.plain_tags)
+            plan = self._plans[()] = self.engine.core.plan(self.view, options)
+        return plan.with_tags(tags) if tags else plan
+
+    def _load(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Load:
+        if not self._annotated:
+            self._annotated = True
+            self.engine.expect(self.function)
+        return Load(partial(self.function, *args, **kwargs), self.is_async, takes_context=False)
+
+    async def _miss(self, key: str, /, *args: Any, **kwargs: Any) -> Any:
+        load, plan = self._load(args, kwargs), self._plan(args, kwargs)
+        return await self.engine.reading.get_or_set(self.view, key, load, plan)
+
+    def _miss_blocking(self, key: str, /, *args: Any, **kwargs: Any) -> Any:
+        return self.engine.portal.run(self._miss(key, *args, **kwargs))
+
+    async def _invalidate(self, *args: Any, **kwargs: Any) -> Any:
+        return await self.cache.delete(self._checked_key(*args, **kwargs))
+
+    def _invalidate_blocking(self, *args: Any, **kwargs: Any) -> Any:
+        return self.engine.portal.run(self._invalidate(*args, **kwargs))
+
+    async def _refresh(self, *args: Any, **kwargs: Any) -> Any:
+        key = self._checked_key(*args, **kwargs)
+        return await self.engine.reading.refresh(self.view, key, self._load(args, kwargs), self._plan(args, kwargs))
+
+    def _refresh_blocking(self, *args: Any, **kwargs: Any) -> Any:
+        return self.engine.portal.run(self._refresh(*args, **kwargs))

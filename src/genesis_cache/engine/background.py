@@ -1,0 +1,154 @@
+"""Background: what goes on behind the callers, on their event loop: refreshes, debts, demotions, clean-up.
+
+Each job runs in an empty context, so that no request's context variables reach work done for another. A timer, not a
+sleeping task, wakes the clean-up, so that a cache that was never closed leaves no task behind.
+"""
+
+import asyncio
+import contextvars
+import logging
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from genesis_cache.engine.core import Core
+from genesis_cache.model.entry import Entry
+from genesis_cache.policies.freshness import gone
+from genesis_cache.tiers.memory import MemoryTier
+
+SLICE_S = 0.001  # the longest the clean-up of memory holds the loop
+PAUSE_S = 0.005  # between two slices
+FAR_SWEEP_S = 0.05  # of a worker thread, a turn
+RETRY_S = 0.5  # between two attempts to pay what is owed
+
+Job = Coroutine[object, object, object]
+
+
+class Background:
+    """Runs and remembers the jobs of one cache."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._scheduled: set[Callable[[], Job]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._reaping = False
+        self._paying = False
+        self.payer: Callable[[], Coroutine[object, object, bool]] | None = None
+
+    def spawn(self, job: Job) -> asyncio.Task[object]:
+        """Run a job behind; its failure is logged, never raised into a caller."""
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[object] = loop.create_task(job, context=contextvars.Context())
+        self.remember(task)
+        return task
+
+    def remember(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task alive until it is done, and wait for it when the cache closes."""
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logging.getLogger("genesis_cache").error("background work failed", exc_info=error)
+
+    def track(self, job: Job) -> None:
+        """Run a write behind; `drain` waits for it."""
+        self.spawn(job)
+
+    def soon(self, job: Callable[[], Job]) -> None:
+        """Run a job at the loop's next turn, once however often it is asked for until then."""
+        if job not in self._scheduled:
+            self._scheduled.add(job)
+            self.spawn(self._once(job))
+
+    async def _once(self, job: Callable[[], Job]) -> None:
+        self._scheduled.discard(job)
+        await job()
+
+    # -- debts ------------------------------------------------------------------------------------------------------
+
+    def pay_later(self) -> None:
+        """Tell the far tiers what they are owed, again and again until all is paid."""
+        if not self._paying and self.payer is not None:
+            self._paying = True
+            self.spawn(self._pay())
+
+    async def _pay(self) -> None:
+        try:
+            while self.payer is not None and not self._core.closed and not await self.payer():
+                await asyncio.sleep(RETRY_S)
+        finally:
+            self._paying = False
+
+    # -- clean-up -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Wake the clean-up every ``CACHE_CLEANUP_INTERVAL`` on this loop."""
+        if self._timer is not None:
+            self._timer.cancel()
+        wake = weakref.WeakMethod(self.clean)
+        interval = self._core.settings.cache_cleanup_interval
+
+        def tick() -> None:
+            if (clean := wake()) is not None:
+                clean()
+
+        self._timer = asyncio.get_running_loop().call_later(interval, tick)
+
+    def clean(self) -> None:
+        """Remove what expired everywhere, in slices, and set the next time."""
+        if self._core.closed:
+            return
+        self.start()
+        self.reap()
+        for lane in self._core.lanes:
+            self.spawn(lane.tier.sweep(FAR_SWEEP_S))
+
+    def reap(self) -> None:
+        """Free the memory of what is dead, a slice at a time."""
+        memory = self._core.memory
+        if memory is not None and not self._reaping and len(memory):
+            self._reaping = True
+            self.spawn(self._reap(memory))
+
+    async def _reap(self, memory: MemoryTier) -> None:
+        core = self._core
+        try:
+            memory.sweep(core.clock.now(), SLICE_S, self.doomed)
+            while memory.sweeping and not core.closed:
+                await asyncio.sleep(PAUSE_S)
+                memory.sweep(core.clock.now(), SLICE_S, self.doomed)
+        finally:
+            self._reaping = False
+
+    def doomed(self, entry: Entry, now: float) -> bool:
+        """Whether nothing can serve the entry any more: past its times, or below a floor."""
+        core = self._core
+        if gone(entry, now):
+            return True
+        if entry.epoch is core.floors.epoch:
+            return False
+        return not core.living(entry)
+
+    async def drain(self) -> None:
+        """Wait for what is under way; used when the cache closes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        here = asyncio.get_running_loop()
+        mine = {task for task in self._tasks if task.get_loop() is here and task is not asyncio.current_task()}
+        if mine:
+            await asyncio.wait(mine, timeout=self._core.settings.redis_socket_timeout)
+        for task in mine:
+            task.cancel()
+        if mine:
+            await asyncio.gather(*mine, return_exceptions=True)
+
+    def forget(self) -> None:
+        """In a forked child: the parent's jobs and timers are not ours."""
+        self._tasks.clear()
+        self._scheduled.clear()
+        self._timer = None
+        self._reaping = self._paying = False

@@ -1,0 +1,100 @@
+"""Many keys at once: one load for all that are missing, in which each key is still a flight that others may join."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from genesis_cache.engine.core import Core, View
+from genesis_cache.engine.entries import own_value
+from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.loading import Load, Loaded
+from genesis_cache.engine.reading import Reading
+from genesis_cache.model.entry import Entry
+from genesis_cache.model.keys import Address, address_of
+from genesis_cache.model.options import Plan
+
+
+class Bulk:
+    """`get_or_set_many`: the read path for many keys with one loader call."""
+
+    def __init__(self, core: Core, reading: Reading) -> None:
+        self._core = core
+        self._reading = reading
+
+    async def get_or_set_many(self, view: View, keys: Sequence[str], load: Load, plan: Plan) -> dict[str, object]:
+        """The values of all keys that exist or that the loader brings, in the order asked."""
+        found = await self._reading.get_many(view, keys)
+        while missing := [key for key in dict.fromkeys(keys) if key not in found]:
+            joined = self._reading.position()
+            flights = self._join_or_lead(view, missing, load, plan)
+            lost = False
+            for key, flight in flights.items():
+                outcome = await self._reading.wait(view, flight, plan.hard_timeout)
+                if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, outcome, joined):
+                    found[key] = own_value(outcome)
+                elif isinstance(outcome, Entry) or outcome is Lost.TASK:
+                    lost = True
+                elif outcome is not Lost.NOTHING:
+                    found[key] = self._reading.fall_back(view, key, flight, outcome, None, plan)
+            if not lost:
+                break
+        return {key: found[key] for key in dict.fromkeys(keys) if key in found}
+
+    def _join_or_lead(self, view: View, missing: Sequence[str], load: Load, plan: Plan) -> dict[str, Flight]:
+        flights: dict[str, Flight] = {}
+        mine: dict[str, Flight] = {}
+        now, position = self._core.clock.now(), self._reading.position()
+        for key in missing:
+            flight = Flight(position, now)
+            leading = view.space.flights.setdefault(view.map_key(key), flight)
+            flights[key] = leading
+            if leading is flight:
+                mine[key] = flight
+            else:
+                view.space.meter.coalesced += 1
+        if mine:
+            self._reading.launch(self._fly(view, mine, load, plan), mine.values())
+        return flights
+
+    async def _fly(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
+        try:
+            await self._bring(view, mine, load, plan)
+        except asyncio.CancelledError:
+            self._land_all(mine, Lost.TASK)
+            raise
+        except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
+            self._land_all(mine, error)
+        finally:
+            self._land_all(mine, Lost.NOTHING)
+            for key, flight in mine.items():
+                if view.space.flights.get(view.map_key(key)) is flight:
+                    del view.space.flights[view.map_key(key)]
+
+    async def _bring(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
+        core = self._core
+        token = core.fills.begin()
+        since = [lane.seq() for lane in core.lanes]
+        seq = self._reading.position()
+        try:
+            call = Load(partial(load.call, list(mine)), load.is_async, takes_context=False)
+            loaded = await self._reading.run_load(view, call, next(iter(mine.values())))
+            if not isinstance(loaded.value, Mapping):
+                msg = f"a loader of many keys must return a mapping of key to value, got {type(loaded.value).__name__}"
+                raise TypeError(msg)
+            values: Mapping[Any, object] = loaded.value
+            share = loaded.cost_s / max(1, len(mine))
+
+            async def keep(address: Address) -> None:
+                one = Loaded(values[address.key], share, None)
+                entry = await self._reading.keep(view, address, plan, one, None, token, since, seq)
+                mine[address.key].land(entry)
+
+            await asyncio.gather(*(keep(address_of(view.scope, key)) for key in mine if key in values))
+        finally:
+            core.fills.end()
+
+    @staticmethod
+    def _land_all(mine: dict[str, Flight], outcome: BaseException | Lost) -> None:
+        for flight in mine.values():
+            flight.land(outcome)

@@ -1,0 +1,180 @@
+"""What all roads share: the tiers in order, the floors, the namespaces, the clock and the figures.
+
+`Core` holds state and decides nothing. `Space` is one namespace, `View` one way of looking at it (a namespace for one
+owner or for none), `Lane` one far tier with its figures and what is still owed to it.
+"""
+
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from genesis_cache.codecs.codec import Codec
+from genesis_cache.coherence.fills import Fills
+from genesis_cache.coherence.floors import Floors, Reach, reach_of
+from genesis_cache.engine.flight import Flight, Gate
+from genesis_cache.engine.logs import EventLog
+from genesis_cache.model.clock import Clock
+from genesis_cache.model.entry import Entry
+from genesis_cache.model.errors import CacheClosed
+from genesis_cache.model.events import EventHub
+from genesis_cache.model.keys import Address, Scope, scope_of
+from genesis_cache.model.meter import LayerMeter, Latency, SpaceMeter
+from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
+from genesis_cache.model.settings import CacheSettings
+from genesis_cache.tiers.base import Buffer, Change, Kill, Remove, Tier
+from genesis_cache.tiers.memory import MemoryTier
+
+MapKey = str | tuple[str, str]
+
+
+class Lane:
+    """A far tier: where it stands, what it did, and what it has not been told yet.
+
+    While something is owed, the tier's own past is not believed: reads of it are misses until the debt is paid.
+    """
+
+    __slots__ = ("kills", "label", "meter", "removes", "tier")
+
+    def __init__(self, label: str, tier: Tier) -> None:
+        self.label = label
+        self.tier = tier
+        self.meter = LayerMeter()
+        self.removes: dict[bytes, Remove] = {}
+        self.kills: list[Kill] = []
+
+    @property
+    def owed(self) -> int:
+        """How many changes the tier still has to be told."""
+        return len(self.removes) + len(self.kills)
+
+    def owe(self, changes: Sequence[Change]) -> None:
+        """Remember what the tier could not be told; a value that was not written is owed as a removal of the old."""
+        for change in changes:
+            if isinstance(change, Kill):
+                self.kills.append(change)
+            else:
+                self.removes[change.address.digest] = Remove(change.address)
+
+    def get(self, address: Address) -> Buffer | None | Awaitable[Buffer | None]:
+        """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
+        return self.tier.get(address) if not (self.removes or self.kills) else None
+
+    def seq(self) -> int:
+        """The last sequence of the tier's own log; 0 while it cannot be told."""
+        position = self.tier.position()
+        return 0 if position is None else position.seq
+
+
+class Space:
+    """One namespace: its tables in memory, its defaults, its figures and its loads under way."""
+
+    __slots__ = ("defaults", "flights", "gate", "meter", "name", "number", "owned", "table")
+
+    def __init__(self, name: str, memory: MemoryTier | None, defaults: EntryOptions, max_loads: int) -> None:
+        self.name = name
+        self.number = memory.space(name) if memory is not None else 0
+        self.table: dict[MapKey, Entry] = memory.table(self.number) if memory is not None else {}
+        self.owned: dict[MapKey, Entry] = memory.owned_table(self.number) if memory is not None else {}
+        self.defaults = defaults
+        self.meter = SpaceMeter()
+        self.flights: dict[MapKey, Flight] = {}
+        self.gate = Gate(max_loads)
+
+
+class View:
+    """A namespace as one owner, or nobody in particular, sees it."""
+
+    __slots__ = ("defaults", "lookup", "owner", "reach", "scope", "space")
+
+    def __init__(self, space: Space, scope: Scope, defaults: EntryOptions) -> None:
+        self.space = space
+        self.scope = scope
+        self.owner = scope.owner
+        self.reach: Reach = reach_of(space.name, scope.owner)
+        self.defaults = defaults
+        self.lookup: Callable[[str], Entry | None] = space.table.get if scope.owner is None else self._owned_lookup
+
+    def _owned_lookup(self, key: str) -> Entry | None:
+        return self.space.owned.get((self.owner or "", key))
+
+    def map_key(self, key: str) -> MapKey:
+        """The key as memory and the tables of loads know it."""
+        return key if self.owner is None else (self.owner, key)
+
+
+class Core:
+    """One cache's state, shared by all its views."""
+
+    def __init__(
+        self, settings: CacheSettings, clock: Clock, memory: MemoryTier | None, far: Sequence[Tier], near_position: int
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.memory = memory
+        labels = [f"l{n}" for n in range(1, len(far) + 2)]
+        self.near_label = labels.pop(near_position) if memory is not None else ""
+        self.lanes = tuple(Lane(label, tier) for label, tier in zip(labels, far, strict=False))
+        self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
+        self.authority = self.lanes[-1] if self.lanes else None
+        self.near_meter = memory.meter if memory is not None else LayerMeter()
+        self.codec = Codec(compression=settings.cache_compression)
+        self.floors = Floors()
+        self.fills = Fills()
+        self.events = EventHub()
+        self.log = EventLog(settings.cache_language)
+        self.lock = threading.RLock()
+        self.spaces: dict[str, Space] = {}
+        self.names: dict[int, str] = {}
+        self._reaches: dict[tuple[int, str | None], Reach] = {}
+        self.log_epoch = 0
+        self.loads_abandoned = 0
+        self.latency = Latency()
+        self.load_latency = Latency()
+        self.load_results: dict[str, int] = {"ok": 0, "error": 0, "timeout": 0}
+        self.dropped_callbacks = 0
+        self.opened = False
+        self.closed = False
+
+    def space(self, name: str, defaults: EntryOptions | None = None, max_loads: int | None = None) -> Space:
+        """The namespace of that name, made at its first mention."""
+        with self.lock:
+            space = self.spaces.get(name)
+            if space is None:
+                limit = max_loads if max_loads is not None else self.settings.cache_max_loads
+                space = Space(name, self.memory, defaults or EntryOptions(), limit)
+                self.spaces[name] = space
+                self.names[space.number] = name
+            return space
+
+    def view(self, name: str, owner: str | None, defaults: EntryOptions) -> View:
+        """A view of a namespace; `InvalidKey` where a name cannot be one."""
+        scope = scope_of(self.settings.cache_name, name, owner)
+        return View(self.space(name), scope, defaults)
+
+    def plan(self, view: View, options: EntryOptions) -> Plan:
+        """The options of a call with all defaults filled in: content type, then namespace, then cache."""
+        return resolve(options, view.defaults, self.settings)
+
+    def plan_of(self, view: View, options: Mapping[str, object]) -> Plan:
+        """The same for a call's keyword arguments; TypeError or ValueError for what is no option or no value of one."""
+        return plan_of(options, view.defaults, self.settings)
+
+    def require_open(self) -> None:
+        """`CacheClosed` on a cache that was closed."""
+        if self.closed:
+            msg = "this cache was closed: open() it again, or make a new one"
+            raise CacheClosed(msg)
+
+    def living(self, entry: Entry) -> bool:
+        """Whether no floor kills an entry in memory; what lives is marked as judged at this epoch."""
+        key = entry.key
+        owner, plain = key if isinstance(key, tuple) else (None, key)
+        reach = self._reaches.get((entry.space, owner))
+        if reach is None:
+            reach = reach_of(self.names[entry.space], owner)
+            if owner is None:
+                self._reaches[entry.space, owner] = reach
+        epoch = self.floors.epoch
+        if self.floors.killer(reach, plain, () if entry.extra is None else entry.extra.tags, entry.seq):
+            return False
+        entry.epoch = epoch
+        return True

@@ -1,0 +1,147 @@
+"""Entries made from values and records, and back: the one place where plans, times and weights meet."""
+
+import random
+from copy import deepcopy
+
+from genesis_cache.engine.core import Core, MapKey, View
+from genesis_cache.model.entry import CachePriority, Entry, Extra, Record
+from genesis_cache.model.keys import Address
+from genesis_cache.model.options import Plan
+from genesis_cache.model.weigh import weigh
+from genesis_cache.policies.freshness import FOREVER, quick_until, remaining
+
+WEIGHT_UNIT_BYTES = 16
+
+
+def lifetime(plan: Plan, value: object, *, loaded: bool) -> float | None:
+    """Seconds of freshness for a value: the negative ttl for a loaded None, else the ttl less its jitter."""
+    ttl = plan.ttl
+    if loaded and value is None and plan.negative_ttl is not None:
+        ttl = plan.negative_ttl
+    if ttl is not None and plan.jitter:
+        ttl *= 1.0 - plan.jitter * random.random()  # noqa: S311  # spreads expiries, protects nothing
+    return ttl
+
+
+def make_record(
+    address: Address, value: object, plan: Plan, *, ttl: float | None, wall: float, seq: int, epoch: int, cost: float = 0.0
+) -> Record:
+    """What the far tiers store of a value."""
+    return Record(
+        address=address,
+        value=value,
+        created=wall,
+        ttl=ttl,
+        seq=seq,
+        epoch=epoch,
+        tags=plan.tags,
+        priority=plan.priority,
+        swr=plan.swr,
+        sie=plan.sie,
+        refresh_ahead=plan.refresh_ahead,
+        version=plan.version,
+        cost=cost,
+        content_type=plan.content_type,
+        isolate=plan.isolate,
+        tiers=plan.tiers,
+    )
+
+
+def near_entry(core: Core, view: View, key: MapKey, record: Record, *, sensitive: bool = False) -> Entry:
+    """The entry that memory holds for a record, with the ttl it has left now."""
+    now = core.clock.now()
+    left = remaining(record, core.clock.wall())
+    until = now + left
+    extra = _extra(record, until, now, left, sensitive=sensitive)
+    always_judge = core.memory is not None and core.memory.needs_touch
+    return Entry(
+        key=key,
+        value=deepcopy(record.value) if record.isolate else record.value,
+        quick_until=quick_until(until, extra, always_judge=always_judge),
+        until=until,
+        ttl=record.ttl,
+        epoch=core.floors.epoch,
+        seq=record.seq,
+        space=view.space.number,
+        weight=1 + weigh(key, record.value) // WEIGHT_UNIT_BYTES,
+        extra=extra,
+    )
+
+
+def _extra(record: Record, until: float, now: float, left: float, *, sensitive: bool) -> Extra | None:
+    plain = (
+        not record.tags
+        and record.priority is CachePriority.NORMAL
+        and not (record.swr or record.sie or record.isolate or sensitive)
+        and record.ttl is not None
+        and record.refresh_ahead is None
+        and record.version is None
+        and record.etag is None
+        and record.last_modified is None
+        and record.tiers is None
+        and record.content_type is None
+    )
+    if plain:
+        return None
+    ahead = record.refresh_ahead
+    refresh_at = FOREVER if ahead is None or record.ttl is None else until - record.ttl * (1.0 - ahead)
+    born = now if record.ttl is None else now - (record.ttl - left)
+    return Extra(
+        tags=record.tags,
+        priority=record.priority,
+        swr_until=until + record.swr if record.swr else 0.0,
+        sie_until=until + record.sie if record.sie else 0.0,
+        refresh_at=refresh_at,
+        born=born,
+        version=record.version,
+        etag=record.etag,
+        last_modified=record.last_modified,
+        cost=record.cost,
+        content_type=record.content_type,
+        isolate=record.isolate,
+        sensitive=sensitive,
+        tiers=record.tiers,
+    )
+
+
+def stored_record(core: Core, address: Address, entry: Entry) -> Record:
+    """The record of an entry in memory, to be kept in a far tier."""
+    now, wall = core.clock.now(), core.clock.wall()
+    extra = entry.extra or Extra()
+    return Record(
+        address=address,
+        value=entry.value,
+        created=wall - (age(entry, now) or 0.0),
+        ttl=entry.ttl,
+        seq=entry.seq,
+        epoch=core.log_epoch,
+        tags=extra.tags,
+        priority=extra.priority,
+        swr=max(0.0, extra.swr_until - entry.until) if extra.swr_until else 0.0,
+        sie=max(0.0, extra.sie_until - entry.until) if extra.sie_until else 0.0,
+        version=extra.version,
+        etag=extra.etag,
+        last_modified=extra.last_modified,
+        cost=extra.cost,
+        content_type=extra.content_type,
+        isolate=extra.isolate,
+        tiers=extra.tiers,
+    )
+
+
+def age(entry: Entry, now: float) -> float | None:
+    """Seconds since the value was made, where the entry can tell."""
+    if entry.ttl is not None:
+        return max(0.0, now - (entry.until - entry.ttl))
+    return None if entry.extra is None else max(0.0, now - entry.extra.born)
+
+
+def own_value(entry: Entry) -> object:
+    """The value as a reader gets it: the shared object, or a copy where entries are isolated."""
+    extra = entry.extra
+    return deepcopy(entry.value) if extra is not None and extra.isolate else entry.value
+
+
+def tags_of(entry: Entry) -> tuple[str, ...]:
+    """The entry's tags."""
+    return () if entry.extra is None else entry.extra.tags

@@ -1,0 +1,111 @@
+"""Explaining: where a key is, what state it is in, and why a read of it would miss. Changes nothing, promotes nothing."""
+
+from collections.abc import Awaitable
+from typing import Final
+
+from genesis_cache.engine.core import Core, Lane, View
+from genesis_cache.engine.entries import WEIGHT_UNIT_BYTES, age, tags_of
+from genesis_cache.engine.hearing import Hearing
+from genesis_cache.model.entry import CachePriority, Entry, Record
+from genesis_cache.model.keys import Address, address_of
+from genesis_cache.model.outcome import Explanation, TierView, Verdict
+from genesis_cache.policies.freshness import FOREVER, gone, remaining
+
+ABSENT: Final = "absent"
+INVALIDATED: Final = "invalidated"
+STALE: Final = "stale"
+FRESH: Final = "fresh"
+_RANK: tuple[Verdict, ...] = (ABSENT, INVALIDATED, STALE, FRESH)
+
+
+class Explaining:
+    """Answers `Cache.explain`."""
+
+    def __init__(self, core: Core, hearing: Hearing) -> None:
+        self._core = core
+        self._hearing = hearing
+
+    async def explain(self, view: View, key: str) -> Explanation:
+        """The key's state in every tier and the verdict over all of them."""
+        core = self._core
+        address = address_of(view.scope, key)
+        self._hearing.listen()
+        views: list[TierView] = []
+        states: list[Verdict] = []
+        if core.memory is not None:
+            state, row = self._near(view, key)
+            states.append(state)
+            views.append(row)
+        for lane in core.lanes:
+            state, row = await self._far(view, lane, address)
+            states.append(state)
+            views.append(row)
+        verdict: Verdict = max(states, key=_RANK.index) if states else ABSENT
+        reason = self._reason(verdict, views, states)
+        return Explanation(key=key, namespace=view.space.name, verdict=verdict, reason=reason, tiers=tuple(views))
+
+    def _near(self, view: View, key: str) -> tuple[Verdict, TierView]:
+        core, now = self._core, self._core.clock.now()
+        entry = None if core.memory is None else core.memory.get(view.space.number, view.map_key(key))
+        label = core.near_label
+        if entry is None:
+            return ABSENT, TierView(layer=label, tier="memory", present=False)
+        killer = core.floors.killer(view.reach, key, tags_of(entry), entry.seq)
+        state: Verdict = INVALIDATED if killer else FRESH if now < entry.until else ABSENT if gone(entry, now) else STALE
+        extra = entry.extra
+        return state, TierView(
+            layer=label,
+            tier="memory",
+            present=True,
+            fresh=state == FRESH,
+            age=age(entry, now),
+            ttl_left=None if entry.until == FOREVER else entry.until - now,
+            size_bytes=entry.weight * WEIGHT_UNIT_BYTES,
+            tags=tags_of(entry),
+            priority=self._priority(entry),
+            version=None if extra is None else extra.version,
+        )
+
+    @staticmethod
+    def _priority(entry: Entry) -> str:
+        return (CachePriority.NORMAL if entry.extra is None else entry.extra.priority).name
+
+    async def _far(self, view: View, lane: Lane, address: Address) -> tuple[Verdict, TierView]:
+        core = self._core
+        answer = lane.get(address)
+        envelope = await answer if isinstance(answer, Awaitable) else answer
+        record = None if envelope is None else core.codec.decode(envelope, address)
+        if envelope is None or record is None:
+            return ABSENT, TierView(layer=lane.label, tier=lane.tier.kind, present=False)
+        wall = core.clock.wall()
+        left = remaining(record, wall)
+        return self._far_state(view, record, left, wall), TierView(
+            layer=lane.label,
+            tier=lane.tier.kind,
+            present=True,
+            fresh=self._far_state(view, record, left, wall) == FRESH,
+            age=max(0.0, wall - record.created),
+            ttl_left=None if left == FOREVER else left,
+            size_bytes=len(envelope),
+            tags=record.tags,
+            priority=record.priority.name,
+            version=record.version,
+        )
+
+    def _far_state(self, view: View, record: Record, left: float, wall: float) -> Verdict:
+        core = self._core
+        killer = core.floors.killer(view.reach, record.address.key, record.tags, record.seq)
+        if killer or record.epoch != core.log_epoch:
+            return INVALIDATED
+        return FRESH if left > 0 else STALE if wall < record.gone_at else ABSENT
+
+    def _reason(self, verdict: Verdict, views: list[TierView], states: list[Verdict]) -> str:
+        names = [f"{view.layer} ({view.tier})" for view, state in zip(views, states, strict=True) if state == verdict]
+        down = [f"{lane.label} ({lane.tier.kind}) is down: {lane.tier.down}" for lane in self._core.lanes if lane.tier.down]
+        sentence = {
+            FRESH: f"fresh in {' and '.join(names)}: a read is a hit",
+            STALE: f"past its ttl in {' and '.join(names)}: served only where a stale value is allowed",
+            INVALIDATED: "still held, but a delete, tag, pattern or clear came after its value was made: a read is a miss",
+            ABSENT: "no tier holds it: it was never stored, has expired, was deleted or was evicted",
+        }[verdict]
+        return "; ".join([sentence, *down])

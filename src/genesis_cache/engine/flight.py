@@ -1,0 +1,118 @@
+"""Flight: one load of one key, and all who wait for it; `Gate`: how many loads may run at once.
+
+A load runs in a task of its own, so that no caller's cancellation reaches it. Callers wait on futures of their own
+event loops, so that several loops and threads may share a flight.
+"""
+
+import asyncio
+from collections import deque
+from enum import Enum
+
+from genesis_cache.model.entry import Entry
+
+
+class Lost(Enum):
+    """Ends of a flight, or of a wait for it, that bring neither a value nor the loader's error."""
+
+    TASK = "the event loop that ran the load was closed"
+    WAIT = "the caller's own patience ended"
+    NOTHING = "the loader of many keys did not bring this one"
+
+
+Outcome = Entry | BaseException | Lost
+
+
+class Flight:
+    """One load under way. ``since`` is the log's sequence read before it began."""
+
+    __slots__ = ("_waiters", "abandoned", "outcome", "placed", "since", "started", "task")
+
+    def __init__(self, since: int, started: float) -> None:
+        self.since = since
+        self.started = started
+        self.task: asyncio.Task[None] | None = None
+        self.outcome: Outcome | None = None
+        self.placed = False
+        self.abandoned = False
+        self._waiters: dict[asyncio.Future[Outcome], asyncio.AbstractEventLoop] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait."""
+        return len(self._waiters)
+
+    async def wait(self, patience_s: float | None) -> Outcome:
+        """The outcome, or `Lost.WAIT` after so many seconds. Cancelling the caller touches nobody else."""
+        if self.outcome is not None:
+            return self.outcome
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
+        self._waiters[future] = loop
+        timer = None if patience_s is None else loop.call_later(patience_s, _settle, future, Lost.WAIT)
+        if self.outcome is not None:  # it landed on another thread between the two looks
+            _settle(future, self.outcome)
+        try:
+            return await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._waiters.pop(future, None)
+
+    def land(self, outcome: Outcome) -> None:
+        """Give the outcome to all who wait, each on its own loop. The first outcome stays."""
+        if self.outcome is not None:
+            return
+        self.outcome = outcome
+        here = asyncio.get_running_loop() if asyncio._get_running_loop() else None  # noqa: SLF001  # no public "or None"
+        for future, loop in list(self._waiters.items()):
+            if loop is here:
+                _settle(future, outcome)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(_settle, future, outcome)
+
+
+def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not future.done():
+        future.set_result(outcome)
+
+
+class Gate:
+    """At most so many loads at once, first come first served, across event loops."""
+
+    __slots__ = ("_queue", "limit", "running")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.running = 0
+        self._queue: deque[tuple[asyncio.Future[None], asyncio.AbstractEventLoop]] = deque()
+
+    async def enter(self) -> None:
+        """Wait for a place. Whoever enters must `leave`."""
+        if self.running < self.limit:
+            self.running += 1
+            return
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._queue.append((future, loop))
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give the place to the longest waiting."""
+        while self._queue:
+            future, loop = self._queue.popleft()
+            if future.done() or loop.is_closed():
+                continue
+            loop.call_soon_threadsafe(self._hand_over, future)
+            return
+        self.running -= 1
+
+    def _hand_over(self, future: asyncio.Future[None]) -> None:
+        if future.done():
+            self.leave()
+        else:
+            future.set_result(None)

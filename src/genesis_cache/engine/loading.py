@@ -1,0 +1,157 @@
+"""Loading: calling the user's loader, with its context, its deadline and its place among the others."""
+
+import asyncio
+import contextvars
+import inspect
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+
+import msgspec
+
+from genesis_cache.model.durations import seconds
+from genesis_cache.model.errors import CacheError, LoaderTimeout
+from genesis_cache.model.keys import tag_name
+from genesis_cache.model.missing import MISSING
+
+
+class LoadContext:
+    """What a loader may know and say, if it takes one positional parameter.
+
+    ``stale_value`` is the value being replaced (``MISSING`` where there is none), with its ``etag`` and
+    ``last_modified`` (seconds since 1970) as an earlier load set them. Setting ``ttl`` (any duration), ``etag``,
+    ``last_modified`` or adding to ``tags`` shapes what is stored.
+    """
+
+    __slots__ = ("_ttl", "etag", "failure", "last_modified", "skipped", "stale_value", "tags", "unchanged")
+
+    def __init__(self, stale_value: object, etag: str | None, last_modified: float | None) -> None:
+        self.stale_value = stale_value
+        self.etag = etag
+        self.last_modified = last_modified
+        self.tags: set[str] = set()
+        self.skipped = False
+        self.unchanged = False
+        self.failure: str | None = None
+        self._ttl: float | None | object = MISSING
+
+    @property
+    def ttl(self) -> object:
+        """The ttl this load asks for: seconds, None for ever, or ``MISSING`` where it did not say."""
+        return self._ttl
+
+    @ttl.setter
+    def ttl(self, value: object) -> None:
+        self._ttl = seconds(value)
+
+    def not_modified(self) -> object:
+        """Return this from the loader to keep the old value with its times renewed; CacheError without an old value."""
+        if self.stale_value is MISSING:
+            msg = "not_modified() without a stale value: load the value when ctx.stale_value is MISSING"
+            raise CacheError(msg)
+        self.unchanged = True
+        return self.stale_value
+
+    def skip(self) -> None:
+        """Return the value to those who wait, and store nothing."""
+        self.skipped = True
+
+    def fail(self, reason: str) -> None:
+        """Count the load as failed without raising: an old value serves where one may, else CacheError(reason)."""
+        self.failure = reason
+
+
+class Load(msgspec.Struct, frozen=True):
+    """A loader ready to be called: what to call, whether it is async, and whether it takes a `LoadContext`."""
+
+    call: Callable[..., object]
+    is_async: bool
+    takes_context: bool
+    annotation: object = MISSING
+
+
+class Loaded(msgspec.Struct):
+    """What one load brought. ``context`` is None where the loader did not take one."""
+
+    value: object
+    cost_s: float
+    context: LoadContext | None
+
+
+def load_of(loader: Callable[..., object]) -> Load:
+    """A user's loader looked at once; TypeError where it is none."""
+    if not callable(loader):
+        msg = f"a loader must be a function, got {type(loader).__name__}: pass the function, not its result"
+        raise TypeError(msg)
+    try:
+        is_async, takes_context = _shape(loader)
+    except TypeError:  # not hashable
+        is_async, takes_context = _shape.__wrapped__(loader)
+    return Load(loader, is_async, takes_context)
+
+
+@lru_cache(maxsize=1024)
+def _shape(loader: Callable[..., object]) -> tuple[bool, bool]:
+    plain = loader.func if isinstance(loader, partial) else loader
+    is_async = inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(getattr(plain, "__call__", None))  # noqa: B004  # the method itself is looked at
+    try:
+        parameters = inspect.signature(loader).parameters.values()
+    except (TypeError, ValueError):
+        return is_async, False
+    required = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+    return is_async, len(required) == 1
+
+
+class Loader:
+    """Runs loads: async ones in the calling task, plain ones in a thread, both within the load's own deadline."""
+
+    def __init__(self, deadline_s: float, threads: int) -> None:
+        self._deadline_s = deadline_s
+        self._threads = threads
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def run(self, load: Load, context: LoadContext) -> object:
+        """The loader's value, its own error, or `LoaderTimeout` past the deadline."""
+        arguments = (context,) if load.takes_context else ()
+        try:
+            async with asyncio.timeout(self._deadline_s) as limit:
+                if load.is_async:
+                    value = await _awaited(load.call(*arguments))
+                else:
+                    value = await self._in_thread(load.call, arguments)
+                    if inspect.isawaitable(value):
+                        value = await value
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            msg = f"a loader ran longer than {self._deadline_s:g} s (CACHE_LOAD_DEADLINE) and was cancelled"
+            raise LoaderTimeout(msg) from error
+        if context.failure is not None:
+            msg = f"the loader said that it failed: {context.failure}"
+            raise CacheError(msg)
+        return value
+
+    async def _in_thread(self, call: Callable[..., object], arguments: tuple[object, ...]) -> object:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="genesis-cache-load")
+        run = partial(contextvars.copy_context().run, call, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, run)
+
+    def close(self) -> None:
+        """Let the threads end when their loads do."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+
+    def forget(self) -> None:
+        """In a forked child: the parent's threads are not here."""
+        self._pool = None
+
+
+async def _awaited(value: object) -> object:
+    return await value if isinstance(value, Awaitable) else value
+
+
+def context_tags(context: LoadContext | None) -> tuple[str, ...]:
+    """The tags a loader added, checked; InvalidKey for one that is none."""
+    return () if context is None else tuple(sorted(tag_name(tag) for tag in context.tags))

@@ -1,0 +1,328 @@
+"""Writing: how a value, a deletion or an invalidation reaches every tier, and what is owed when one does not answer.
+
+Local first: this process forgets the old value before the far tiers are told, so that it reads its own writes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+from genesis_cache.engine.background import Background
+from genesis_cache.engine.core import Core, Lane, MapKey, View
+from genesis_cache.engine.entries import lifetime, make_record, near_entry, stored_record
+from genesis_cache.engine.hearing import Hearing
+from genesis_cache.model.entry import Entry, Record
+from genesis_cache.model.errors import SerializationError
+from genesis_cache.model.keys import Address, address_of
+from genesis_cache.model.missing import MISSING
+from genesis_cache.model.notice import Kind, Notice
+from genesis_cache.model.options import Plan
+from genesis_cache.model.outcome import Outcome
+from genesis_cache.model.settings import WriteStrategy
+from genesis_cache.policies.freshness import Verdict, judge
+from genesis_cache.policies.placement import far_wanted, near_wanted
+from genesis_cache.tiers.base import Change, Kill, Put, Receipt, Remove
+
+DONE = Outcome()
+DEMOTE_PER_TURN = 256  # victims looked at once; the rest of a burst is let go
+
+
+class Writing:
+    """The mutating verbs over all tiers."""
+
+    def __init__(self, core: Core, hearing: Hearing, background: Background) -> None:
+        self._core = core
+        self._hearing = hearing
+        self._background = background
+        self._victims: list[Entry] = []
+
+    # -- values ---------------------------------------------------------------------------------------------------
+
+    async def set_many(self, view: View, items: Sequence[tuple[str, object]], plan: Plan) -> Outcome:
+        """Store values by the plan. Nothing is stored anywhere if one of the keys or values cannot be."""
+        core = self._core
+        wall, seq = core.clock.wall(), self.position()
+        records = [
+            make_record(
+                address_of(view.scope, key),
+                value,
+                plan,
+                ttl=lifetime(plan, value, loaded=False),
+                wall=wall,
+                seq=seq,
+                epoch=core.log_epoch,
+            )
+            for key, value in items
+        ]
+        return await self.write(view, records, plan)
+
+    async def write(self, view: View, records: Sequence[Record], plan: Plan) -> Outcome:
+        """Store records where the plan wants them; old copies elsewhere are removed."""
+        core = self._core
+        wanted = far_wanted(plan, core.far_kinds, core.settings.cache_write_strategy, loaded=False)
+        envelopes = [core.codec.encode(record) if any(wanted) else b"" for record in records]
+        entries = [self._set_near(view, record, plan) for record in records]
+        batches: list[list[Change]] = [[] for _ in core.lanes]
+        for record, envelope, entry in zip(records, envelopes, entries, strict=True):
+            if entry is MISSING:
+                continue  # a newer version is known here
+            for batch, wants in zip(batches, wanted, strict=True):
+                put = Put(record.address, envelope, record.gone_at, None, plan.version, int(plan.priority))
+                batch.append(put if wants else Remove(record.address))
+        outcome, receipts = await self._commit(batches)
+        for entry, receipt in zip([e for e in entries if e is not MISSING], receipts, strict=False):
+            self._settle_near(view, entry, receipt)
+        self._after_puts()
+        return outcome
+
+    def _set_near(self, view: View, record: Record, plan: Plan) -> Entry | None | object:
+        """Replace the near copy: the entry, None where memory does not take it, MISSING where it holds a newer one."""
+        core = self._core
+        key = view.map_key(record.address.key)
+        core.fills.kill((view.space.number, key))
+        view.space.flights.pop(key, None)
+        if core.memory is None:
+            return None
+        old = core.memory.get(view.space.number, key)
+        if old is not None and plan.version is not None and self._newer(view, old, plan.version):
+            return MISSING
+        strategy = core.settings.cache_write_strategy
+        if not near_wanted(plan, core.far_kinds, strategy, asked_for=False):
+            if old is not None:
+                core.memory.drop(old, "explicit")
+            return None
+        entry = near_entry(core, view, key, record, sensitive=plan.sensitive)
+        self.admit(entry)
+        return entry
+
+    def _newer(self, view: View, old: Entry, version: int) -> bool:
+        known = None if old.extra is None else old.extra.version
+        alive = not self._core.floors.killer(view.reach, _plain_key(old.key), (), old.seq)
+        return known is not None and known > version and alive
+
+    def _settle_near(self, view: View, entry: Entry | None | object, receipt: Receipt) -> None:
+        """The store has spoken: the near copy takes its sequence, or goes if the store knew a newer version."""
+        memory = self._core.memory
+        if receipt.seq:
+            self._hearing.mine(receipt.seq)
+        if memory is None or not isinstance(entry, Entry) or memory.get(view.space.number, entry.key) is not entry:
+            return
+        if receipt.refused:
+            memory.drop(entry, "explicit")
+        else:
+            entry.seq = max(entry.seq, receipt.seq)
+
+    def admit(self, entry: Entry) -> None:
+        """Put an entry into memory; what has to leave for it may be kept below."""
+        core = self._core
+        if core.memory is None:
+            return
+        victims = core.memory.put(entry)
+        if not victims:
+            return
+        wants = core.events.wants("evict")
+        for victim in victims:
+            if wants:
+                core.events.emit("evict", key=_plain_key(victim.key), layer=core.near_label, reason="size")
+            if core.lanes and len(self._victims) < DEMOTE_PER_TURN:
+                self._victims.append(victim)
+
+    def _after_puts(self) -> None:
+        if self._victims:
+            self._background.soon(self._demote)
+
+    async def _demote(self) -> None:
+        """Keep below what memory had no room for, where a far tier would take it and does not hold it yet."""
+        core = self._core
+        victims, self._victims = self._victims, []
+        lane, now = core.lanes[0], core.clock.now()
+        changes: list[Change] = []
+        for victim in victims:
+            extra = victim.extra
+            if judge(victim, now) is not Verdict.FRESH or (extra is not None and (extra.sensitive or extra.tiers)):
+                continue
+            space = next((s for s in core.spaces.values() if s.number == victim.space), None)
+            if space is None:
+                continue
+            owner = victim.key[0] if isinstance(victim.key, tuple) else None
+            view = core.view(space.name, owner, space.defaults)
+            address = address_of(view.scope, _plain_key(victim.key))
+            answer = lane.get(address)
+            held = await answer if isinstance(answer, Awaitable) else answer
+            if held is None:
+                record = stored_record(core, address, victim)
+                try:
+                    envelope = core.codec.encode(record)
+                except SerializationError:
+                    continue
+                changes.append(Put(address, envelope, record.gone_at, victim.seq, record.version, int(record.priority)))
+        if changes:
+            await lane.tier.commit(changes)
+
+    async def fill(self, view: View, record: Record, plan: Plan, token: int, since: Sequence[int]) -> Entry:
+        """Store what a load brought wherever the plan wants it, unless its key has changed since it began."""
+        core = self._core
+        key = view.map_key(record.address.key)
+        entry = near_entry(core, view, key, record, sensitive=plan.sensitive)
+        dead = core.floors.killer(view.reach, record.address.key, record.tags, record.seq)
+        if dead or not core.fills.alive(token, (view.space.number, key)):
+            return entry
+        strategy = core.settings.cache_write_strategy
+        if near_wanted(plan, core.far_kinds, strategy, asked_for=False):
+            self.admit(entry)
+        wanted = far_wanted(plan, core.far_kinds, strategy, loaded=True)
+        if any(wanted):
+            await self._fill_far(view, record, entry, wanted, since)
+        self._after_puts()
+        return entry
+
+    async def _fill_far(
+        self, view: View, record: Record, entry: Entry, wanted: Sequence[bool], since: Sequence[int]
+    ) -> None:
+        core = self._core
+        try:
+            envelope = core.codec.encode(record)
+        except SerializationError:
+            view.space.meter.unencodable += 1
+            return
+        pending = []
+        for lane, wants, seq in zip(core.lanes, wanted, since, strict=True):
+            if wants:
+                put = Put(record.address, envelope, record.gone_at, seq, record.version, int(record.priority))
+                pending.append(asyncio.ensure_future(lane.tier.commit([put])))
+        budget = core.settings.cache_far_budget_ms / 1000
+        done, _late = await asyncio.wait(pending, timeout=budget)
+        for answer in done:
+            receipts = answer.result()
+            if receipts and receipts[0].refused and core.memory is not None:
+                held = core.memory.get(view.space.number, entry.key)
+                if held is entry:
+                    core.memory.drop(entry, "invalidated")
+
+    def promote(self, view: View, record: Record, token: int) -> Entry:
+        """An entry for a value found below; kept in memory too if its key is unchanged and it may live there."""
+        core = self._core
+        key = view.map_key(record.address.key)
+        entry = near_entry(core, view, key, record)
+        near = record.tiers is None or "memory" in record.tiers
+        if core.memory is not None and near and core.fills.alive(token, (view.space.number, key)):
+            self.admit(entry)
+            self._after_puts()
+        return entry
+
+    # -- invalidations ----------------------------------------------------------------------------------------------
+
+    async def delete(self, view: View, keys: Sequence[str]) -> Outcome:
+        """Forget keys in every tier and make every load of them that has begun worthless."""
+        addresses = [address_of(view.scope, key) for key in keys]
+        self._forget(view, keys)
+        removes: list[Change] = [Remove(address) for address in addresses]
+        outcome, receipts = await self._commit([removes for _ in self._core.lanes])
+        for receipt in receipts:
+            self._hearing.mine(receipt.seq)
+        self._forget(view, keys)
+        view.space.meter.invalidations["key"] += len(keys)
+        self._tell("key", keys)
+        return outcome
+
+    def _forget(self, view: View, keys: Sequence[str]) -> None:
+        core = self._core
+        for plain in keys:
+            key = view.map_key(plain)
+            core.fills.kill((view.space.number, key))
+            view.space.flights.pop(key, None)
+            if core.memory is not None and (entry := core.memory.get(view.space.number, key)) is not None:
+                core.memory.drop(entry, "explicit")
+
+    async def kill(self, view: View, kind: Kind, names: Sequence[str]) -> Outcome:
+        """Invalidate by tags, a pattern or a whole scope: a sequence in the log, no scan, no set of keys."""
+        notices = [Notice(kind, view.space.name, view.owner, name) for name in names]
+        outcome = await self._kill(notices)
+        view.space.meter.invalidations[kind.value] += len(names)
+        self._tell(kind.value, names)
+        self._background.reap()
+        return outcome
+
+    async def _kill(self, notices: Sequence[Notice]) -> Outcome:
+        core, authority = self._core, self._core.authority
+        if authority is None:
+            self._apply_here(notices, ())
+            return DONE
+        kills = [Kill(notice) for notice in notices]
+        receipts = None if authority.owed else authority.tier.commit_now(kills)
+        if receipts is None:
+            self._apply_here(notices, ())  # local first: nothing older is served while the far tier is told
+            receipts = await self._commit_lane(authority, kills)
+        self._apply_here(notices, receipts or ())
+        return DONE if receipts is not None else Outcome((authority.tier.kind,))
+
+    def _apply_here(self, notices: Sequence[Notice], receipts: Sequence[Receipt]) -> None:
+        """Make notices effective here with the log's sequences, or with the next ones where it has not answered."""
+        floors = self._core.floors
+        for n, notice in enumerate(notices):
+            seq = receipts[n].seq if receipts else floors.seq + 1
+            floors.apply(Notice(notice.kind, notice.namespace, notice.owner, notice.name, seq))
+
+    def _tell(self, scope: str, names: Sequence[str]) -> None:
+        if self._core.events.wants("invalidate"):
+            for name in names:
+                self._core.events.emit("invalidate", scope=scope, name=name)
+
+    # -- the far tiers ------------------------------------------------------------------------------------------------
+
+    def position(self) -> int:
+        """The log's sequence that a value made from now on carries."""
+        core = self._core
+        if core.authority is None:
+            return core.floors.seq
+        return max(core.authority.seq(), core.floors.seq)
+
+    async def _commit(self, batches: Sequence[Sequence[Change]]) -> tuple[Outcome, list[Receipt]]:
+        """Give each far tier its changes; what one does not take in time is owed. The receipts are the authority's."""
+        core = self._core
+        lanes = [(lane, batch) for lane, batch in zip(core.lanes, batches, strict=True) if batch]
+        if not lanes:
+            return DONE, []
+        if core.settings.cache_write_strategy is WriteStrategy.WRITE_BEHIND:
+            for lane, batch in lanes:
+                self._background.track(self._commit_lane(lane, batch))
+            return DONE, []
+        if len(lanes) == 1:
+            answers = [await self._commit_lane(*lanes[0])]
+        else:
+            answers = await asyncio.gather(*(self._commit_lane(lane, batch) for lane, batch in lanes))
+        degraded = tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
+        return Outcome(degraded) if degraded else DONE, answers[-1] or []
+
+    async def _commit_lane(self, lane: Lane, batch: Sequence[Change]) -> list[Receipt] | None:
+        """One tier's receipts, or None: then the changes are owed. A cancelled caller leaves the outcome unknown: owed."""
+        try:
+            receipts = None if lane.owed else await lane.tier.commit(batch)
+        except asyncio.CancelledError:
+            lane.owe(batch)
+            self._background.pay_later()
+            raise
+        if receipts is None:
+            lane.owe(batch)
+            self._background.pay_later()
+        return receipts
+
+    async def pay(self) -> bool:
+        """Tell the far tiers what they are owed; whether nothing is left."""
+        core, clear = self._core, True
+        for lane in core.lanes:
+            if not lane.owed:
+                continue
+            kills, removes = lane.kills, lane.removes
+            changes: list[Change] = [*kills, *removes.values()]
+            if lane.tier.down is not None or await lane.tier.commit(changes) is None:
+                clear = False
+                continue
+            lane.kills = lane.kills[len(kills) :]
+            lane.removes = {digest: r for digest, r in lane.removes.items() if removes.get(digest) is not r}
+            if kills and lane is core.authority and core.memory is not None:
+                core.memory.flush("invalidated")  # sequences given here while the log was away mean nothing in it
+        return clear
+
+
+def _plain_key(key: MapKey) -> str:
+    return key[1] if isinstance(key, tuple) else key

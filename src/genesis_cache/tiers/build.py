@@ -1,0 +1,70 @@
+"""From settings to tiers: which are made, of what size, and where memory stands among them."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from genesis_cache.codecs.envelope import version_of
+from genesis_cache.model.clock import Clock
+from genesis_cache.model.errors import SettingsError
+from genesis_cache.model.meter import LayerMeter
+from genesis_cache.model.settings import BYTES_PER_MB, CacheSettings
+from genesis_cache.model.urls import sqlite_path
+from genesis_cache.tiers.base import Store, Tier
+from genesis_cache.tiers.embedded import StoreTier
+from genesis_cache.tiers.memory import MemoryTier
+from genesis_cache.tiers.sqlite import SqliteStore
+
+if sys.platform != "win32":
+    from genesis_cache.tiers.segments.store import SegmentStore
+
+Built = tuple[MemoryTier | None, list[Tier], int]
+
+
+def build_tiers(settings: CacheSettings, clock: Clock) -> Built:
+    """The memory tier if there is one, the far tiers in look-up order, and the position of memory from 0."""
+    memory: MemoryTier | None = None
+    far: list[Tier] = []
+    near_position = 0
+    for position, name in enumerate(settings.tier_names(), start=1):
+        size = int(settings.capacity_mb(position, name) * BYTES_PER_MB)
+        if name == "memory":
+            near_position = position - 1
+            memory = MemoryTier(size, settings.l1_cache_max_entries, settings.cache_eviction_policy, LayerMeter())
+        elif name == "disk":
+            far.append(disk_tier(Path(settings.cache_disk_path), size, clock))
+        elif name == "database":
+            far.append(_database_tier(settings.database_url or "", size, clock))
+        else:
+            msg = f"the {name} tier is not in this version: leave it out of CACHE_TIERS, and REDIS_URL unset"
+            raise SettingsError(msg)
+    return memory, far, near_position
+
+
+def split_tiers(tiers: Sequence[MemoryTier | Tier]) -> Built:
+    """The same for tiers that the caller made; SettingsError for none, or for two of memory."""
+    near = [n for n, tier in enumerate(tiers) if isinstance(tier, MemoryTier)]
+    if not tiers or len(near) > 1:
+        msg = f"tiers must name at least one tier and at most one of memory, got {len(tiers)} with {len(near)} of memory"
+        raise SettingsError(msg)
+    memory = tiers[near[0]] if near else None
+    far = [tier for tier in tiers if not isinstance(tier, MemoryTier)]
+    return memory if isinstance(memory, MemoryTier) else None, far, near[0] if near else 0
+
+
+def disk_tier(path: Path, max_bytes: int, clock: Clock) -> Tier:
+    """The disk tier of a folder: segments where the system has what they need, SQLite elsewhere."""
+    store: Store
+    if sys.platform != "win32":
+        store = SegmentStore(path, max_bytes, clock, version_of)
+    else:
+        store = SqliteStore(path / "cache.db", max_bytes, clock, version_of)
+    return StoreTier(store, kind="disk", capacity_bytes=max_bytes, clock=clock)
+
+
+def _database_tier(url: str, max_bytes: int, clock: Clock) -> Tier:
+    if not url.startswith("sqlite:"):
+        msg = "a PostgreSQL database tier is not in this version: use sqlite:///path, or leave database out of CACHE_TIERS"
+        raise SettingsError(msg)
+    store = SqliteStore(Path(sqlite_path(url)), max_bytes, clock, version_of, evict="size")
+    return StoreTier(store, kind="database", capacity_bytes=max_bytes, clock=clock)

@@ -1,0 +1,268 @@
+"""The memory tier: entries in this process, within bytes and entries at every moment.
+
+Reading takes no lock: a reader looks in `MemoryTier.table` itself, sets ``entry.mark`` on a hit, and asks `get` where
+it finds nothing. Everything that changes the tier takes one lock and does a bounded amount of work.
+"""
+
+from collections.abc import Callable, Iterator
+from threading import Lock
+from time import perf_counter
+
+from genesis_cache.model.entry import CachePriority, Entry
+from genesis_cache.model.meter import LayerMeter
+from genesis_cache.model.weigh import WEIGHT_BYTES
+from genesis_cache.policies.eviction.base import Directory, EvictionPolicy, Key
+from genesis_cache.policies.eviction.registry import policy_class
+from genesis_cache.tiers.base import StoreStats
+from genesis_cache.tiers.table import Table
+
+
+LARGEST_SHARE = 0.25  # of the byte limit, for one entry
+CLEARED_AT_ONCE = 1_000  # entries
+
+
+class MemoryTier:
+    """Entries of all namespaces under common limits.
+
+    ``max_bytes`` and ``max_entries`` may each be None: no such limit. ``policy`` names the eviction policy
+    (`ValueError` for an unknown one), of which each priority has its own instance, so that an entry only leaves when
+    no entry of a lower priority is left. An entry's ``extra.priority`` must not change while it is in the tier.
+    """
+
+    kind = "memory"
+
+    def __init__(self, max_bytes: int | None, max_entries: int | None, policy: str, meter: LayerMeter) -> None:
+        self.max_bytes = max_bytes
+        self.max_entries = max_entries
+        self.meter = meter
+        self._policy_class = policy_class(policy)
+        self.needs_touch = self._policy_class.needs_touch
+        """Whether readers must call `touch` on each hit in place of setting the mark."""
+        self._max_weight = None if max_bytes is None else max_bytes // WEIGHT_BYTES
+        self._largest = None if max_bytes is None else int(max_bytes * LARGEST_SHARE) // WEIGHT_BYTES
+        self._spaces: dict[str, int] = {}
+        self._tables: list[Table] = []
+        self._directory = Directory()
+        self._finds = self._directory.finds
+        self._ranks: dict[int, EvictionPolicy] = {}  # by priority, lowest first
+        self._count = 0
+        self._weight = 0
+        self._lock = Lock()
+        self._sweep: Iterator[list[Entry]] | None = None
+
+    def space(self, namespace: str) -> int:
+        """The number of a namespace, for `Entry.space` and the calls below; given at the first call."""
+        with self._lock:
+            number = self._spaces.get(namespace)
+            if number is None:
+                number = self._spaces[namespace] = len(self._tables)
+                for table in (Table(), Table()):
+                    self._tables.append(table)
+                    self._finds.append(table.front.get)
+            return number
+
+    def table(self, space: int) -> dict[Key, Entry]:
+        """The dict of a namespace's plain entries, the same one for ever; a large namespace has more: see `get`."""
+        return self._tables[space].front
+
+    def owned_table(self, space: int) -> dict[Key, Entry]:
+        """The same for entries with an owner, by ``(owner, key)``."""
+        return self._tables[space + 1].front
+
+    def get(self, space: int, key: Key) -> Entry | None:
+        """The entry as it is, fresh or not. ``key`` is ``(owner, key)`` for an owned entry."""
+        number = space + (type(key) is not str)
+        entry = self._finds[number](key)
+        if entry is not None and entry.mark and self._tables[number].is_large:
+            self._mirror(number, entry)
+        return entry
+
+    def put(self, entry: Entry) -> list[Entry]:
+        """Add an entry, or replace the one of its key.
+
+        What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than a
+        quarter of the limit, or everything left has a higher priority. What it replaces is gone in any case.
+        """
+        with self._lock:
+            return self._put(entry)
+
+    def drop(self, entry: Entry, reason: str) -> bool:
+        """Remove an entry if it is still the one of its key, and count it as evicted for that reason."""
+        with self._lock:
+            return self._drop(entry, reason)
+
+    def touch(self, entry: Entry) -> None:
+        """Tell a hit to a policy that `needs_touch`."""
+        with self._lock:
+            if entry.home:
+                self._ranks[_rank(entry)].touch(entry)
+
+    def sweep(self, now: float, budget_s: float, gone: Callable[[Entry, float], bool]) -> int:
+        """Remove entries of which ``gone(entry, now)`` is true, for about so many seconds; how many went.
+
+        The next call goes on where this one ended; `sweeping` tells whether there is more to see in this round.
+        """
+        end = perf_counter() + budget_s
+        removed = 0
+        if self._sweep is None:
+            self._sweep = self._pieces()
+        while True:
+            with self._lock:
+                piece = next(self._sweep, None)
+                if piece is None:
+                    self._sweep = None
+                    return removed
+                removed += sum(self._drop(entry, "ttl") for entry in piece if gone(entry, now))
+            if perf_counter() >= end:
+                return removed
+
+    @property
+    def sweeping(self) -> bool:
+        """Whether a sweep has begun and not seen everything."""
+        return self._sweep is not None
+
+    def clear_space(self, space: int, limit: int = CLEARED_AT_ONCE) -> bool:
+        """Drop up to ``limit`` entries of a namespace, owned ones too; True when none is left."""
+        with self._lock:
+            for table in self._tables[space : space + 2]:
+                while limit > 0 and (entry := table.last()) is not None:
+                    self._drop(entry, "explicit")
+                    limit -= 1
+            return not any(table.count for table in self._tables[space : space + 2])
+
+    def items(self) -> Iterator[Entry]:
+        """Every entry once; of what comes or goes while one walks, some may be missed or met twice."""
+        for piece in self._pieces():
+            yield from piece
+
+    def stats(self) -> StoreStats:
+        """Entries, bytes, the byte limit and evictions by reason."""
+        with self._lock:
+            return StoreStats(
+                entries=self._count,
+                size_bytes=self._weight * WEIGHT_BYTES,
+                capacity_bytes=self.max_bytes,
+                evictions=dict(self.meter.evictions),
+            )
+
+    def check(self) -> list[str]:
+        """Verify counts, weights, limits, queues and tables; a sentence for each fault, none if sound. Reads all."""
+        with self._lock:
+            faults = [fault for policy in self._ranks.values() for fault in policy.check()]
+            faults += [fault for table in self._tables for fault in table.check()]
+            for what, counted, held in (
+                ("entries", self._count, sum(policy.count for policy in self._ranks.values())),
+                ("entries", self._count, sum(table.count for table in self._tables)),
+                ("units of weight", self._weight, sum(policy.weight for policy in self._ranks.values())),
+            ):
+                if counted != held:
+                    faults.append(f"the memory tier counts {counted} {what} and holds {held}")
+            if self._reason_to_evict(0, 0) is not None:
+                faults.append(f"the memory tier is over its limit: {self._count} entries, weight {self._weight}")
+            return faults
+
+    def flush(self, reason: str) -> None:
+        """Drop everything, and count it for that reason. Takes time with the number of entries: for rare, grave cases."""
+        for entry in list(self.items()):
+            self.drop(entry, reason)
+
+    def after_fork(self) -> None:
+        """In a forked child: a lock that another thread of the parent held would never be released."""
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _mirror(self, number: int, entry: Entry) -> None:
+        with self._lock:
+            if entry.home and self._finds[number](entry.key) is entry:
+                self._tables[number].mirror(entry)
+
+    def _put(self, entry: Entry) -> list[Entry]:
+        number = entry.space + (type(entry.key) is not str)
+        rank = 1 if entry.extra is None else int(entry.extra.priority)
+        old = self._finds[number](entry.key)
+        if old is not None:
+            if old is entry:
+                return []
+            if _rank(old) == rank and self._reason_to_evict(entry.weight - old.weight, 0) is None:
+                self._replace(number, rank, old, entry)
+                return []
+            self._forget(number, old)
+        if self._largest is not None and entry.weight > self._largest:
+            self.meter.evictions["size"] += 1
+            return [entry]
+        victims: list[Entry] = []
+        while (reason := self._reason_to_evict(entry.weight, 1)) is not None:
+            victim = self._evict(rank, entry.weight, reason)
+            self.meter.evictions[reason] += 1
+            if victim is None:
+                victims.append(entry)
+                return victims
+            victims.append(victim)
+        self._add(number, rank, entry)
+        return victims
+
+    def _reason_to_evict(self, weight: int, entries: int) -> str | None:
+        if self._max_weight is not None and self._weight + weight > self._max_weight:
+            return "size"
+        if self.max_entries is not None and self._count + entries > self.max_entries:
+            return "entries"
+        return None
+
+    def _evict(self, rank: int, incoming: int, reason: str) -> Entry | None:
+        """Take out one entry of the lowest priority there is, None if that is above ``rank``."""
+        for lowest, policy in self._ranks.items():
+            if lowest > rank:
+                return None
+            if policy.count:
+                victim = policy.evict(incoming, by_weight=reason == "size")
+                self._tables[victim.space + (type(victim.key) is not str)].remove(victim.key)
+                self._count -= 1
+                self._weight -= victim.weight
+                return victim
+        return None
+
+    def _add(self, number: int, rank: int, entry: Entry) -> None:
+        policy = self._ranks.get(rank)
+        if policy is None:
+            policy = self._policy_class(self._directory, by_weight=self.max_entries is None and self.max_bytes is not None)
+            self._ranks[rank] = policy
+            self._ranks = dict(sorted(self._ranks.items()))
+        self._store(number, entry)
+        policy.insert(entry)
+        self._count += 1
+        self._weight += entry.weight
+
+    def _replace(self, number: int, rank: int, old: Entry, entry: Entry) -> None:
+        self._store(number, entry)
+        self._ranks[rank].replace(old, entry)
+        self._weight += entry.weight - old.weight
+
+    def _store(self, number: int, entry: Entry) -> None:
+        table = self._tables[number]
+        table.put(entry)
+        if table.is_large:
+            self._finds[number] = table.find
+
+    def _forget(self, number: int, entry: Entry) -> None:
+        self._tables[number].remove(entry.key)
+        self._ranks[_rank(entry)].remove(entry)
+        self._count -= 1
+        self._weight -= entry.weight
+
+    def _drop(self, entry: Entry, reason: str) -> bool:
+        number = entry.space + (type(entry.key) is not str)
+        if self._finds[number](entry.key) is not entry:
+            return False
+        self._forget(number, entry)
+        self.meter.evictions[reason] += 1
+        return True
+
+    def _pieces(self) -> Iterator[list[Entry]]:
+        for policy in list(self._ranks.values()):
+            yield from policy.pieces()
+
+
+def _rank(entry: Entry) -> int:
+    return int(CachePriority.NORMAL if entry.extra is None else entry.extra.priority)

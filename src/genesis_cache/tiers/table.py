@@ -1,0 +1,108 @@
+"""One namespace's entries by key: a plain dict while small, many small dicts behind it when large.
+
+A Python dict of a million keys is rebuilt in one go when it grows, for about 0.1 s, with everything standing still. So
+the entries of a large table live in shards that each are rebuilt in well under a millisecond, and the dict of the small
+days, ``front``, becomes a mirror of those that are asked for most. Whoever finds nothing in the front asks `find`.
+"""
+
+from genesis_cache.model.entry import Entry
+
+Key = str | tuple[str, str]
+
+SPLIT_AT = 16_384  # entries; a dict that grows to this was last rebuilt in about a millisecond
+SHARDS = 1024
+MIRRORED = 8_192  # entries in the front of a large table
+_MOVED_AT_ONCE = 8  # entries moved from the front to the shards with each that is added
+_SHARD_SHIFT = 40  # a dict takes the low bits of a hash, so shards are told apart by high ones
+
+
+class Table:
+    """Key to entry. Reading is safe from any thread; changes come from one at a time."""
+
+    __slots__ = ("_moving", "_shards", "count", "front")
+
+    def __init__(self) -> None:
+        self.front: dict[Key, Entry] = {}
+        self._shards: list[dict[Key, Entry]] = []
+        self._moving = False
+        self.count = 0
+
+    def find(self, key: Key) -> Entry | None:
+        """The entry, or None."""
+        entry = self.front.get(key)
+        if entry is None and self._shards:
+            return self._shard(key).get(key)
+        return entry
+
+    @property
+    def is_large(self) -> bool:
+        """Whether there are entries that the front does not have."""
+        return bool(self._shards)
+
+    def put(self, entry: Entry) -> None:
+        """Add or replace."""
+        key = entry.key
+        if not self._shards:
+            self.front[key] = entry
+            self.count = len(self.front)
+            if self.count >= SPLIT_AT:
+                self._split()
+            return
+        before = self.count_of(key)
+        self._shard(key)[key] = entry
+        if key in self.front:
+            self.front[key] = entry
+        self.count += 1 - before
+        if self._moving:
+            self._move()
+
+    def count_of(self, key: Key) -> int:
+        """1 if the key is there, else 0."""
+        return int(key in self.front or (bool(self._shards) and key in self._shard(key)))
+
+    def remove(self, key: Key) -> None:
+        """Take an entry out; it must be there."""
+        self.front.pop(key, None)
+        if self._shards:
+            self._shard(key).pop(key, None)
+        self.count -= 1
+
+    def mirror(self, entry: Entry) -> None:
+        """Show an entry of a large table in its front."""
+        if self._moving or not self._shards:
+            return
+        if len(self.front) >= MIRRORED:
+            self.front.clear()
+        self.front[entry.key] = entry
+
+    def last(self) -> Entry | None:
+        """Some entry, at no cost; None if there is none."""
+        for part in (self.front, *self._shards):
+            if part:
+                return next(reversed(part.values()))
+        return None
+
+    def check(self) -> list[str]:
+        """Compare the books with what is there."""
+        keys = set(self.front).union(*self._shards)
+        faults = [] if len(keys) == self.count else [f"a table counts {self.count} entries and holds {len(keys)}"]
+        faults += [f"a table's front shows another entry than its shard for {key!r}" for key in self._differing()]
+        return faults
+
+    def _differing(self) -> list[Key]:
+        if not self._shards:
+            return []
+        return [key for key, entry in self.front.items() if self._shard(key).get(key, entry) is not entry]
+
+    def _shard(self, key: Key) -> dict[Key, Entry]:
+        return self._shards[hash(key) >> _SHARD_SHIFT & SHARDS - 1]
+
+    def _split(self) -> None:
+        self._shards = [{} for _ in range(SHARDS)]
+        self._moving = True
+
+    def _move(self) -> None:
+        for _ in range(min(_MOVED_AT_ONCE, len(self.front))):
+            key, entry = self.front.popitem()
+            self._shard(key).setdefault(key, entry)
+        self._moving = bool(self.front)
