@@ -157,6 +157,7 @@ def _escapes(template: str, pairs: list[tuple[str, str | None]], n: int) -> tupl
         return usual
     ending = next((c for c in separator if c not in _ESCAPE_CHARACTERS), None)
     if ending is None:
-        msg = f"in the template {template!r} the values of {pairs[n][1]!r} and {following!r} run into each other: part them by a colon"
+        both = f"{pairs[n][1]!r} and {following!r}"
+        msg = f"in the template {template!r} the values of {both} run into each other: part them by a colon"
         raise ValueError(msg)
     return (*usual, (ending, "".join(f"%{byte:02X}" for byte in ending.encode())))

@@ -33,7 +33,8 @@ class EventHub:
         if event not in EVENTS:
             msg = f"there is no event {event!r}: use one of {', '.join(EVENTS)}"
             raise ValueError(msg)
-        if not callable(callback):
+        call: object = callback
+        if not callable(call):
             msg = f"a callback must be callable, got {type(callback).__name__}"
             raise TypeError(msg)
 
@@ -72,13 +73,15 @@ class EventHub:
         for listener in listeners:
             try:
                 listener(told)
-            except Exception:
-                self._count_failure(event, listener)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is the listener's, not the cache's
+                self._count_failure(event, listener, error)
 
-    def _count_failure(self, event: str, listener: Callback) -> None:
+    def _count_failure(self, event: str, listener: Callback, error: Exception) -> None:
         with self._lock:
             self.failures += 1
             first = id(listener) not in self._failed
             self._failed.add(id(listener))
         if first:
-            _logger.exception("a callback for %r raised; it stays on and further failures are only counted", event)
+            _logger.error(
+                "a callback for %r raised; it stays on, further failures are only counted", event, exc_info=error
+            )

@@ -79,12 +79,12 @@ class EntryOptions(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     value out of range, `InvalidKey` for a tag or owner that cannot be one.
     """
 
-    ttl: float | None | Unset = UNSET
+    ttl: float | Unset | None = UNSET
     """Seconds of freshness, above 0; None: never expires."""
     tags: tuple[str, ...] | Unset = UNSET
     """Names by which groups of entries are invalidated; a namespace's and a call's tags are united."""
     priority: CachePriority | Unset = UNSET
-    content_type: str | None | Unset = UNSET
+    content_type: str | Unset | None = UNSET
     """A name from the settings' content types, which gives the ttl where the call gives none."""
     stale_while_revalidate: float | Unset = UNSET
     """Seconds after ``ttl`` in which the old value is served at once and a new one is fetched behind; 0: off."""
@@ -92,27 +92,27 @@ class EntryOptions(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Seconds after ``ttl`` in which the old value is served if the loader fails or is slow; 0: off."""
     retry_after: float | Unset = UNSET
     """Seconds between attempts of a failing load while an old value serves; 1."""
-    refresh_ahead: float | None | Unset = UNSET
+    refresh_ahead: float | Unset | None = UNSET
     """Share of the ttl, 0 to 1, after which a hit starts a background refresh; None: off."""
-    soft_timeout: float | None | Unset = UNSET
+    soft_timeout: float | Unset | None = UNSET
     """Seconds after which an old value is served instead of waiting for the loader; None: off."""
-    hard_timeout: float | None | Unset = UNSET
+    hard_timeout: float | Unset | None = UNSET
     """Seconds after which a caller without an old value gets `LoaderTimeout`; None: off."""
     jitter: float | Unset = UNSET
     """Share of the ttl, 0 to 1, that is taken off at random, so that entries do not expire together; 0."""
-    negative_ttl: float | None | Unset = UNSET
+    negative_ttl: float | Unset | None = UNSET
     """Seconds of freshness for a loader's None; 0: not kept; None: as ``ttl``."""
-    cache_if: Callable[[object], object] | None | Unset = UNSET
+    cache_if: Callable[[object], object] | Unset | None = UNSET
     """Called with a loaded value; a false answer returns the value without keeping it."""
-    version: int | None | Unset = UNSET
+    version: int | Unset | None = UNSET
     """Number of the value's version; an older one never replaces a newer one."""
     sensitive: bool | Unset = UNSET
     """Encrypted wherever it leaves memory, or kept in memory only."""
     isolate: bool | Unset = UNSET
     """Every reader gets its own copy."""
-    tiers: frozenset[str] | None | Unset = UNSET
+    tiers: frozenset[str] | Unset | None = UNSET
     """Names of the tiers it may go to; None: all."""
-    owner: str | None | Unset = UNSET
+    owner: str | Unset | None = UNSET
     """Whose entry it is; the same as ``owned_by``."""
 
     def __post_init__(self) -> None:

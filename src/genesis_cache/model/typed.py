@@ -45,33 +45,49 @@ def _typed(value: object, depth: int) -> str:
 def _object(value: object, depth: int) -> str:
     """A value of a class of somebody's own: the class, then what it consists of."""
     kind = type(value)
-    name = _framed(f"{kind.__module__}.{kind.__qualname__}")
-    match value:
-        case Enum():
-            return f"E{name}{_framed(value.name or str(value.value))}"
-        case type():
-            return f"C{_framed(f'{value.__module__}.{value.__qualname__}')}"
-        case PurePath():
-            return f"P{name}{_framed(str(value))}"
-        case msgspec.Struct():
-            return f"O{name}{_fields(value, value.__struct_fields__, depth)}"
-        case _ if is_dataclass(value):
-            return f"O{name}{_fields(value, (field.name for field in fields(value)), depth)}"
-        case _ if hasattr(kind, "model_fields") and hasattr(kind, "model_dump"):
-            return f"O{name}{_mapping(vars(value), depth)}"
-        case _ if hasattr(kind, "dtype") and hasattr(kind, "tobytes"):
-            return f"A{name}{_array(value)}"
-    for base in kind.__mro__[1:]:  # a subclass of a plain type: a named tuple, a str of one's own
-        if base in _PLAIN and not _own_state(value):
-            return f"I{name}{_PLAIN[base](value)}"
-        if base in _NESTED and not _own_state(value):
-            return f"I{name}{_NESTED[base](value, depth)}"
-    msg = f"{kind.__qualname__} does not say what it consists of"
-    raise TypeError(msg)
+    if isinstance(value, type):
+        return f"C{_framed(f'{value.__module__}.{value.__qualname__}')}"
+    inside = _inside(value, depth)
+    if inside is None:
+        msg = f"{kind.__qualname__} does not say what it consists of"
+        raise TypeError(msg)
+    return f"O{_framed(f'{kind.__module__}.{kind.__qualname__}')}{inside}"
 
 
-def _own_state(value: object) -> bool:
-    return bool(getattr(value, "__dict__", None))
+def _inside(value: object, depth: int) -> str | None:
+    """What a value consists of, None where it does not say."""
+    if isinstance(value, Enum):
+        return _framed(value.name or str(value.value))  # a combination of flags may have no name
+    if isinstance(value, PurePath):
+        return _framed(str(value))
+    if isinstance(value, msgspec.Struct):
+        return _fields(value, value.__struct_fields__, depth)
+    if is_dataclass(value):
+        return _fields(value, (field.name for field in fields(value)), depth)
+    return _foreign(value, depth) or _as_plain(value, depth)
+
+
+def _foreign(value: object, depth: int) -> str | None:
+    """A value of a library that need not be installed: a pydantic model, a numpy array or scalar."""
+    kind = type(value)
+    if hasattr(kind, "model_fields") and hasattr(kind, "model_dump"):
+        hidden = [getattr(value, name, None) or {} for name in ("__pydantic_extra__", "__pydantic_private__")]
+        return "".join(_mapping(part, depth) for part in (vars(value), *hidden))
+    return _array(value) if hasattr(kind, "dtype") and hasattr(kind, "tobytes") else None
+
+
+def _as_plain(value: object, depth: int) -> str | None:
+    """A value of a subclass of a plain type, such as a named tuple, as that type; None if it holds more than that."""
+    if getattr(value, "__dict__", None):
+        return None
+    for base in type(value).__mro__:
+        if base in _PLAIN:
+            return _PLAIN[base](value)
+        if base in _NESTED:
+            return _NESTED[base](value, depth)
+        if vars(base).get("__slots__"):
+            return None
+    return None
 
 
 def _fields(value: object, names: Iterable[str], depth: int) -> str:

@@ -59,12 +59,12 @@ def parse_tier_url(url: str) -> TierUrl:
 
 
 def sqlite_path(url: str) -> str:
-    """The file of a SQLite URL as SQLAlchemy reads it: ``sqlite:///here.db`` relative, ``sqlite:////abs.db`` absolute."""
+    """The file of a SQLite URL, read as SQLAlchemy does: relative after three slashes, absolute after four."""
     parts = _split(url)
     path = unquote(parts.path[1:])
     if parts.netloc or not path or path == ":memory:":
         raise SettingsError(
-            f"{masked(url)!r} names no file: write sqlite:///here.db (relative) or sqlite:////var/cache/here.db (absolute)"
+            f"{masked(url)!r} names no file: write sqlite:///here.db (relative) or sqlite:////var/here.db (absolute)"
         )
     return path
 
