@@ -1,0 +1,66 @@
+"""The commands together, and what becomes of their errors: one sentence and an exit code, never a traceback."""
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+from typer.exceptions import Abort, TyperException
+
+from genesis_cache.cli import entries, inspect, play
+from genesis_cache.cli.output import BAD_USAGE, COULD_NOT, DONE, INTERRUPTED, UsageError, complain, exit_code_of
+from genesis_cache.model.errors import CacheError
+
+app = typer.Typer(
+    name="genesis-cache",
+    no_args_is_help=True,
+    add_completion=False,
+    help="One cache over memory, disk, Redis and a database.",
+    epilog="Exit codes: 0 done, 1 could not be done, 2 bad usage. Tiers come from --url or the environment.",
+)
+for _name, _command in (
+    ("demo", play.demo),
+    ("stats", inspect.stats),
+    ("get", entries.get),
+    ("set", entries.set_),
+    ("delete", entries.delete),
+    ("invalidate", entries.invalidate),
+    ("clear", entries.clear),
+    ("explain", inspect.explain),
+    ("simulate", play.simulate),
+    ("bench", play.bench),
+):
+    app.command(_name)(_command)
+
+
+@app.callback()
+def _whole(
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
+) -> None:
+    if show_version:
+        sys.stdout.write(version("genesis-cache") + "\n")
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name; None: the process's own); the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a key or value the terminal cannot show stops nothing
+    try:
+        return int(app(arguments, standalone_mode=False) or DONE)
+    except TyperException as error:
+        complain(error.format_message() or "say what to do: genesis-cache --help lists the commands")
+        return error.exit_code
+    except Abort:
+        complain("stopped: nothing was done")
+        return COULD_NOT
+    except UsageError as error:
+        complain(str(error))
+        return BAD_USAGE
+    except CacheError as error:
+        complain(str(error))
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED

@@ -1,0 +1,157 @@
+"""What the demo says, in English and Spanish, and how each writes its numbers."""
+
+import msgspec
+
+from genesis_cache.model.errors import SettingsError
+
+
+class Words(msgspec.Struct, frozen=True, kw_only=True):
+    """One language."""
+
+    comma_is_decimal: bool
+    title: str
+    traffic: str
+    backend: str
+    pace: str
+    waits_real: str
+    waits_scaled: str
+    page: str
+    without: str
+    with_cache: str
+    hits: str
+    warm_up: str
+    before: str
+    after: str
+    change: str
+    latency_mean: str
+    latency_p50: str
+    latency_p99: str
+    answer_mean: str
+    row_mean: str
+    queries: str
+    calls: str
+    usd: str
+    hit_ratio: str
+    goals: str
+    goal_latency: str
+    goal_hits: str
+    goal_database: str
+    goal_cost: str
+    update_title: str
+    update_old: str
+    update_done: str
+    update_new: str
+    update_again: str
+    restart_title: str
+    restart: str
+    serving: str
+    stopped: str
+
+    def number(self, value: float, digits: int = 0) -> str:
+        """A number with thousands marked, as this language writes it."""
+        text = f"{value:,.{digits}f}"
+        return text.translate(_SWAP) if self.comma_is_decimal else text
+
+    def ms(self, value: float) -> str:
+        """Milliseconds with three digits that matter."""
+        digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 4
+        return f"{self.number(value, digits)} ms"
+
+    def percent(self, share: float, digits: int = 1) -> str:
+        """A share as a percentage."""
+        return f"{self.number(share * 100, digits)} %"
+
+
+_SWAP = str.maketrans(",.", ".,")
+
+_ENGLISH = Words(
+    comma_is_decimal=False,
+    title="A shop's assistant, without and with the cache",
+    traffic="Traffic: {requests} recorded look-ups of {objects} objects",
+    backend="Backend: a row takes {row}; a model's answer {answer} and USD {usd}",
+    pace="Pace:    {rate} requests a second, the same ones twice; {waits}",
+    waits_real="every wait is real",
+    waits_scaled="waits are real / {speed}",
+    page="Figures: {url}",
+    without="Without",
+    with_cache="With",
+    hits="hits",
+    warm_up="Hit ratio by tenth of the run, started empty: {tenths}",
+    before="before",
+    after="after",
+    change="change",
+    latency_mean="Latency, mean",
+    latency_p50="Latency, median",
+    latency_p99="Latency, 99th percentile",
+    answer_mean="Agent answer, mean",
+    row_mean="Product row, mean",
+    queries="Database queries a minute",
+    calls="Model calls a minute",
+    usd="Model cost an hour, USD",
+    hit_ratio="Hit ratio",
+    goals="Goals",
+    goal_latency="latency -80 %",
+    goal_hits="hits 85 %",
+    goal_database="database -70 %",
+    goal_cost="cost -60 %",
+    update_title="A price changes",
+    update_old="from the cache   {took:>11}   {answer}",
+    update_done="price changed at the source; delete_by_tag(\"product:{number}\") forgets all it built",
+    update_new="asked at once    {took:>11}   {answer}",
+    update_again="asked again      {took:>11}   from the cache",
+    restart_title="A restart",
+    restart="{asked} objects from disk, {calls} backend calls; median {p50}, p99 {p99}",
+    serving="Light traffic goes on. Figures at {url} until you press Ctrl-C.",
+    stopped="Stopped; the temporary folder is gone.",
+)
+
+_SPANISH = Words(
+    comma_is_decimal=True,
+    title="El asistente de una tienda, sin caché y con caché",
+    traffic="Tráfico: {requests} consultas grabadas de {objects} objetos",
+    backend="Origen:  una fila, {row}; una respuesta del modelo, {answer} y USD {usd}",
+    pace="Ritmo:   {rate} peticiones/s, las mismas dos veces; {waits}",
+    waits_real="cada espera es real",
+    waits_scaled="esperas reales / {speed}",
+    page="Cifras:  {url}",
+    without="Sin caché",
+    with_cache="Con caché",
+    hits="aciertos",
+    warm_up="Aciertos por décimo de la ejecución, desde vacía: {tenths}",
+    before="antes",
+    after="después",
+    change="cambio",
+    latency_mean="Latencia, media",
+    latency_p50="Latencia, mediana",
+    latency_p99="Latencia, percentil 99",
+    answer_mean="Respuesta del agente, media",
+    row_mean="Fila de producto, media",
+    queries="Consultas a la BD por minuto",
+    calls="Llamadas al modelo por min.",
+    usd="Coste del modelo por hora, USD",
+    hit_ratio="Tasa de aciertos",
+    goals="Metas",
+    goal_latency="latencia -80 %",
+    goal_hits="aciertos 85 %",
+    goal_database="BD -70 %",
+    goal_cost="coste -60 %",
+    update_title="Cambia un precio",
+    update_old="de la caché      {took:>11}   {answer}",
+    update_done="precio cambiado; delete_by_tag(\"product:{number}\") olvida cuanto salió de él",
+    update_new="justo después    {took:>11}   {answer}",
+    update_again="otra vez         {took:>11}   de la caché",
+    restart_title="Un reinicio",
+    restart="{asked} objetos del disco, {calls} llamadas al origen; mediana {p50}, p99 {p99}",
+    serving="Sigue un tráfico ligero. Cifras en {url} hasta pulsar Ctrl-C.",
+    stopped="Parado; la carpeta temporal ya no está.",
+)
+
+_LANGUAGES = {"en": _ENGLISH, "es": _SPANISH}
+
+
+def words(language: str) -> Words:
+    """The words of a language; `SettingsError` where there are none."""
+    try:
+        return _LANGUAGES[language]
+    except KeyError:
+        raise SettingsError(f"CACHE_LANGUAGE={language!r} is not known: use one of {', '.join(_LANGUAGES)}") from None

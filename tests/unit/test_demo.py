@@ -1,0 +1,145 @@
+"""The demo: its traffic, its backend, its page and its whole story, at a speed that a test can wait for."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from genesis_cache.cli.app import run as command
+from genesis_cache.demo import figures
+from genesis_cache.demo.backend import Backend
+from genesis_cache.demo.load import Progress, play
+from genesis_cache.demo.page import Page
+from genesis_cache.demo.service import service
+from genesis_cache.demo.traffic import is_question, recorded
+from genesis_cache.demo.words import words
+from genesis_cache.model.errors import SettingsError
+
+FAST = 1000.0  # the backend's waits are divided by this
+
+
+async def fetched(url: str, path: str, method: str = "GET") -> tuple[int, str]:
+    """The status and body of one request."""
+    host, port = url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    answer = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    head, body = answer.split("\r\n\r\n", 1)
+    return int(head.split()[1]), body
+
+
+def test_the_recorded_traffic_is_what_its_attribution_says() -> None:
+    """59,988 look-ups of 976 objects ship with the package, with their licence."""
+    traffic = recorded()
+    assert (len(traffic), len(set(traffic))) == (59_988, 976)
+    assert 0.02 < sum(map(is_question, traffic)) / len(traffic) < 0.06
+    folder = Path(sys.modules["genesis_cache.demo.traffic"].__file__ or "").parent / "data"
+    assert "CC BY 4.0" in (folder / "ATTRIBUTION.md").read_text(encoding="utf-8")
+
+
+async def test_the_backend_counts_what_it_is_asked() -> None:
+    """Every visit without the cache costs a query, and a question an answer of the model too."""
+    backend = Backend(FAST)
+    visit = service(backend, None)
+    assert not is_question(0)
+    assert is_question(24)
+    for _ in range(3):
+        await visit(0)
+        await visit(24)
+    assert (backend.queries, backend.answers) == (6, 3)
+    assert backend.usd == pytest.approx(0.015)
+
+
+async def test_every_visit_is_played_and_timed() -> None:
+    """No request of the traffic is lost, and each has a latency above nothing."""
+    traffic = recorded()[:300]
+    progress, backend = Progress(len(traffic)), Backend(FAST)
+    await play(traffic, service(backend, None), 0.05, progress)
+    assert progress.done == backend.queries == 300
+    assert min(progress.latencies) > 0
+    told = figures.figures(traffic, progress, backend, None)
+    assert told.requests == 300
+    assert told.latency_p50_ms <= told.latency_p99_ms
+    assert told.answer_mean_ms > told.row_mean_ms
+
+
+def test_the_change_is_relative_to_before() -> None:
+    """Nine tenths less is -0.9; from nothing there is no change to tell."""
+    assert figures.change(100, 10) == pytest.approx(-0.9)
+    assert figures.change(0, 10) == 0.0
+
+
+async def test_the_page_serves_the_figures_and_nothing_else() -> None:
+    """JSON at /monitoring/cache, a table at /, 404 elsewhere, 405 for anything but reading."""
+    shown = {
+        "global_statistics": {"global_hit_ratio": 0.5, "requests": 2},
+        "layer_statistics": {"l1": {"tier": "<memory>", "hits": 1, "up": True}},
+    }
+    async with Page(lambda: shown) as page:
+        status, body = await fetched(page.url, "/monitoring/cache")
+        assert (status, json.loads(body)) == (200, shown)
+        status, body = await fetched(page.url, "/?x=1")
+        assert status == 200
+        assert "&lt;memory&gt;" in body
+        assert "<memory>" not in body
+        assert (await fetched(page.url, "/etc/passwd"))[0] == 404
+        assert (await fetched(page.url, "/", "POST"))[0] == 405
+
+
+async def test_the_page_survives_a_visitor_who_speaks_no_http() -> None:
+    """Noise and a silent hang-up are answered or dropped, and the next visitor is served."""
+    async with Page(lambda: {"global_statistics": {}, "layer_statistics": {}}) as page:
+        host, port = page.url.removeprefix("http://").split(":")
+        for noise in (b"", b"\x00" * 40_000, b"hello\r\n\r\n"):
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.write(noise)
+            writer.close()
+            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+        assert (await fetched(page.url, "/monitoring/cache"))[0] == 200
+
+
+def test_the_demo_measures_what_the_first_document_promised(capsys: pytest.CaptureFixture[str]) -> None:
+    """One JSON document: hits, fewer backend calls, a price that is new at once, a restart without the backend."""
+    assert command(["demo", "--seconds", "3", "--speed", "50", "--json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1
+    told = json.loads(printed)
+    before, after = told["before"], told["after"]
+    assert before["requests"] == after["requests"] == told["requests"]
+    assert told["hit_ratio"] >= 0.85
+    assert after["database_queries"] <= 0.3 * before["database_queries"]
+    assert after["model_calls"] <= 0.4 * before["model_calls"]
+    assert before["database_queries"] == before["requests"]
+    assert told["update"]["fresh"]
+    assert "12.34" in told["update"]["new_answer"]
+    assert "12.34" not in told["update"]["old_answer"]
+    assert told["restart"]["asked"] > 100
+    assert told["restart"]["backend_calls"] == 0
+    assert not Path(".genesis-cache").exists()
+
+
+def test_the_demo_speaks_spanish(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """CACHE_LANGUAGE=es gives the table in Spanish, with its decimal comma, in lines that fit 80 columns."""
+    monkeypatch.setenv("CACHE_LANGUAGE", "es")
+    assert command(["demo", "--seconds", "3", "--speed", "50"]) == 0
+    printed = capsys.readouterr().out
+    assert "Tasa de aciertos" in printed
+    assert "ms" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_numbers_are_written_as_the_language_does(language: str) -> None:
+    """Thousands and decimals are marked the right way round."""
+    wanted = {"en": "1,234.5", "es": "1.234,5"}
+    assert words(language).number(1234.5, 1) == wanted[language]
+
+
+def test_a_language_without_words_is_refused() -> None:
+    """The error names the languages there are."""
+    with pytest.raises(SettingsError, match="en, es"):
+        words("fr")
