@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import FunctionType, MethodType
+from typing import Any
 
 import msgspec
 
@@ -79,7 +80,7 @@ class Loaded(msgspec.Struct):
     context: LoadContext | None
 
 
-def load_of(loader: object) -> Load:
+def load_of(loader: Any) -> Load:
     """A user's loader looked at; TypeError where it is none."""
     if not callable(loader):
         msg = f"a loader must be a function, got {type(loader).__name__}: pass the function, not its result"
