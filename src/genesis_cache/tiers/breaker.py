@@ -38,14 +38,18 @@ class Breaker:
         self.reason: str | None = None
         """Why it is not closed, in a sentence; None while it is."""
 
+    def is_shut(self, now: float) -> bool:
+        """Whether an attempt at ``now`` would be refused; asking changes nothing."""
+        return self.state is not Circuit.CLOSED and now < self._retry_at
+
     def allows(self, now: float) -> bool:
-        """Whether to try at ``now`` (monotonic seconds). True in any other state than CLOSED means: you are the attempt.
+        """Whether to try at ``now`` (monotonic seconds). Unless it is CLOSED, True means: you are the one attempt.
 
         An attempt whose outcome is never told gives its place to another after the same delay again.
         """
         if self.state is Circuit.CLOSED:
             return True
-        if now < self._retry_at:
+        if self.is_shut(now):
             return False
         self.state = Circuit.HALF_OPEN
         self._retry_at = now + self._delay_s

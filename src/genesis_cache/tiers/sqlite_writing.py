@@ -252,9 +252,10 @@ class Writing:
         size = Books(*writer.execute(self._sql.books).fetchone()).size
         if not self.bounds_file:
             return size + min(incoming, self._limits.max_bytes) - self._limits.max_bytes
-        used = writer.execute("PRAGMA page_count").fetchone()[0] - writer.execute("PRAGMA freelist_count").fetchone()[0]
+        used: int = writer.execute("PRAGMA page_count").fetchone()[0]
+        used -= writer.execute("PRAGMA freelist_count").fetchone()[0]
         reserve = max(self._limits.max_pages // 16, 12)
-        lacking = int(used + incoming * 1.5 / PAGE + 2 + reserve - self._limits.max_pages)
+        lacking = used + incoming * 3 // (2 * PAGE) + 2 + reserve - self._limits.max_pages
         return lacking * max(size // max(used, 1), PAGE // 4)
 
     def evict(self, wanted: int) -> None:
