@@ -21,7 +21,9 @@ from genesis_cache.model.keys import address_of, scope_of
 
 ADDRESS = address_of(scope_of("default", "n"), "k")
 CODEC = Codec(compress_from=64)
-PLAIN = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+PLAIN = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 class Suit(enum.Enum):
@@ -221,7 +223,9 @@ def test_any_payload_is_a_value_or_a_miss(codec: int, method: int, payload: byte
     """Whatever bytes stand where a value should, reading them never raises."""
     front = bytearray(CODEC.encode(Record(address=ADDRESS, value=None, created=1.0, ttl=2.0))[:-1])
     front[9:11] = bytes((codec, method))
-    front[stored.HEADER.size - 16 : stored.HEADER.size] = len(payload).to_bytes(8, "little") + size.to_bytes(8, "little")
+    front[stored.HEADER.size - 16 : stored.HEADER.size] = len(payload).to_bytes(8, "little") + size.to_bytes(
+        8, "little"
+    )
     forged = stored.seal(bytes(front[stored.SEAL_BYTES :]), payload)
     assert stored.intact(forged)
     CODEC.decode(forged, ADDRESS)

@@ -165,7 +165,11 @@ def test_a_process_without_zstd_misses_and_uses_zlib() -> None:
     envelope = Codec(compression="zstd").encode(record("x" * 5000))
     source = str(Path(__file__).parents[2] / "src")
     ran = subprocess.run(  # noqa: S603  # our own interpreter and code
-        [sys.executable, "-c", WITHOUT_ZSTD], input=envelope, capture_output=True, check=True, env={"PYTHONPATH": source}
+        [sys.executable, "-c", WITHOUT_ZSTD],
+        input=envelope,
+        capture_output=True,
+        check=True,
+        env={"PYTHONPATH": source},
     )
     missed, made, refused = ran.stdout.decode().splitlines()
     assert (missed, made) == ("None", "True True")

@@ -81,7 +81,9 @@ def test_all_that_a_record_says_survives() -> None:
     assert type(found.tiers) is frozenset
 
 
-@pytest.mark.parametrize("field", ["tags", "refresh_ahead", "etag", "last_modified", "content_type", "tiers", "version"])
+@pytest.mark.parametrize(
+    "field", ["tags", "refresh_ahead", "etag", "last_modified", "content_type", "tiers", "version"]
+)
 def test_each_field_survives_alone(field: str) -> None:
     """A record that has only one of the rarer fields keeps it, and gains no other."""
     record = make(1, **{field: getattr(FULL, field)})
@@ -122,7 +124,8 @@ def test_the_header_agrees_with_the_record_about_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("default", "", None, "k"), ("a", "b/c", "user:7", "clé:1"), ("c", "", "\x00", "\x01\x00k"), ("é", "n", "o", " ")]
+    "names",
+    [("default", "", None, "k"), ("a", "b/c", "user:7", "clé:1"), ("c", "", "\x00", "\x01\x00k"), ("é", "n", "o", " ")],
 )
 def test_names_stand_in_clear(names: tuple[str, str, str | None, str]) -> None:
     """A scan can tell whose entry an envelope is: cache, namespace, owner and key."""
@@ -208,7 +211,11 @@ AT = {"format": 8, "codec": 9, "compression": 10, "priority": 11}
 def test_what_is_not_known_here_is_a_miss(what: str) -> None:
     """A format, codec, compression or priority of a later release is left alone as a miss, not guessed at."""
     envelope = Codec().encode(make([1, 2]))
-    readable = {"codec": {1, 3, 4}, "compression": {0}, "priority": set(CachePriority)}  # its bytes are no text or array
+    readable = {
+        "codec": {1, 3, 4},
+        "compression": {0},
+        "priority": set(CachePriority),
+    }  # its bytes are no text or array
     for number in range(256):
         changed = bytearray(envelope)
         changed[AT[what]] = number
@@ -249,7 +256,9 @@ def test_lengths_that_lie_are_a_miss() -> None:
         assert Codec().decode(forged, ADDRESS) is None
 
 
-@pytest.mark.parametrize("opening", [b"\x91", b"\x81\x01", b"\xc7\xff\x14", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"])
+@pytest.mark.parametrize(
+    "opening", [b"\x91", b"\x81\x01", b"\xc7\xff\x14", b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"]
+)
 @pytest.mark.parametrize("codec_id", [3, 4])
 def test_endless_nesting_is_a_miss(opening: bytes, codec_id: int) -> None:
     """A hundred thousand levels of nesting, or a promise of four thousand million items, end as a miss."""

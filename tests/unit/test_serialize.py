@@ -410,7 +410,11 @@ def test_arrays_come_back(value: Any, nested: bool) -> None:  # noqa: FBT001  # 
     """An array keeps dtype, byte order, shape, order and items, and is writable memory of its own."""
     found = through({"x": [value]})["x"][0] if nested else through(value)
     assert type(found) is numpy.ndarray
-    assert (found.dtype, found.dtype.type, found.dtype.byteorder) == (value.dtype, value.dtype.type, value.dtype.byteorder)
+    assert (found.dtype, found.dtype.type, found.dtype.byteorder) == (
+        value.dtype,
+        value.dtype.type,
+        value.dtype.byteorder,
+    )
     assert found.shape == value.shape
     assert found.flags.writeable
     assert found.flags.owndata
@@ -761,7 +765,11 @@ def test_a_fresh_process_neither_rebuilds_nor_imports(value: object) -> None:
     envelope = codec().encode(record(value))
     source = str(Path(__file__).parents[2] / "src")
     ran = subprocess.run(  # noqa: S603  # our own interpreter and code
-        [sys.executable, "-c", FRESH_PROCESS], input=envelope, capture_output=True, check=True, env={"PYTHONPATH": source}
+        [sys.executable, "-c", FRESH_PROCESS],
+        input=envelope,
+        capture_output=True,
+        check=True,
+        env={"PYTHONPATH": source},
     )
     assert ran.stdout.decode().splitlines() == ["None", "[]"]
 
