@@ -24,13 +24,14 @@ _dtypes: dict[bytes, Any] = {}
 
 def is_array(value: object) -> bool:
     """Whether it is a plain array of numpy (no subclass, which would come back as another type)."""
-    kind = type(value)
-    return kind.__module__ == "numpy" and kind is _numpy().ndarray
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray
 
 
 def is_scalar(value: object) -> bool:
     """Whether it is one of numpy's own scalars."""
-    return type(value).__module__ == "numpy" and isinstance(value, _numpy().generic)
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.generic)
 
 
 def pack_array(value: Any) -> bytes:

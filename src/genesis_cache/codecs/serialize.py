@@ -53,33 +53,32 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def dumps(value: object, registry: Registry, max_bytes: int) -> tuple[int, Buffer]:
     """How to read it, and the bytes. `SerializationError` where the value would not come back as it is."""
-    kind = type(value)
     try:
-        if kind is bytes:
-            return BYTES, value  # type: ignore[return-value]  # its type has just been looked at
-        if kind is str:
-            return TEXT, value.encode()  # type: ignore[attr-defined]  # its type has just been looked at
-        if _is_plain(value):
-            return PLAIN, _encode(value)
-    except (OverflowError, UnicodeEncodeError):
-        pass  # a big integer, which the writer can lower, or a lone surrogate, which it can name
-    return _dump_tagged(value, registry, max_bytes)
-
-
-def _dump_tagged(value: object, registry: Registry, max_bytes: int) -> tuple[int, Buffer]:
-    try:
-        if arrays.is_array(value):
-            return ARRAY, arrays.pack_array(value)
         try:
-            return TAGGED, _encode(Writer(registry, max_bytes, careful=False).lower(value, 0))
-        except (OverflowError, UnicodeEncodeError):
-            return TAGGED, _encode(Writer(registry, max_bytes, careful=True).lower(value, 0))
+            return _dump_quickly(value) or _dump_tagged(value, registry, max_bytes, careful=False)
+        except (OverflowError, UnicodeEncodeError):  # a big integer, to be lowered, or a lone surrogate, to be named
+            return _dump_tagged(value, registry, max_bytes, careful=True)
     except Refusal as refusal:
         raise refusal.error() from None
     except RecursionError:
         raise Refusal("it is nested deeper than the stack has room for: flatten it").error() from None
-    except RuntimeError as error:
-        raise Refusal(f"it was changed while it was read ({error}): copy it first").error() from None
+    except Exception as error:  # a user's class can fail in any way when it is asked for its parts
+        raise Refusal(f"it could not be read ({type(error).__name__}: {error}): convert it first").error() from error
+
+
+def _dump_quickly(value: Any) -> tuple[int, Buffer] | None:
+    kind = type(value)
+    if kind is bytes:
+        return BYTES, value
+    if kind is str:
+        return TEXT, value.encode()
+    return (PLAIN, _encode(value)) if _is_plain(value) else None
+
+
+def _dump_tagged(value: object, registry: Registry, max_bytes: int, *, careful: bool) -> tuple[int, Buffer]:
+    if arrays.is_array(value):
+        return ARRAY, arrays.pack_array(value)
+    return TAGGED, _encode(Writer(registry, max_bytes, careful=careful).lower(value, 0))
 
 
 def _is_plain(value: Any) -> bool:

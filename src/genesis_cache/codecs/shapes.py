@@ -7,6 +7,7 @@ that another class, or this one with other fields, is never taken for it.
 import dataclasses
 import functools
 import re
+import types
 import typing
 from collections.abc import Sequence
 from enum import Enum
@@ -78,7 +79,7 @@ class EnumShape:
 
     def __init__(self, cls: type[Enum]) -> None:
         self.cls: Any = cls
-        self.token = _token("enum", cls, ((name, member.value) for name, member in cls.__members__.items()))
+        self.token = _token("enum", cls, (_member(name, member.value) for name, member in cls.__members__.items()))
 
     def parts(self, value: Enum) -> list[object]:
         """Its name."""
@@ -118,6 +119,8 @@ class NamedTupleShape:
 
     def parts(self, value: tuple[object, ...]) -> list[object]:
         """Its items, and attributes of its own if a subclass has any."""
+        if len(value) != len(self._fields):
+            refuse("it has not as many items as fields")
         return [*value, getattr(value, "__dict__", None) or None]
 
     def build(self, parts: list[Any]) -> object:
@@ -149,25 +152,28 @@ class DataclassShape:
         self._recomputed = _cached_properties(cls)
 
     def parts(self, value: object) -> list[object]:
-        """Its fields in order (`ABSENT` where not set), and what else is in its ``__dict__``."""
+        """Its fields in order (`ABSENT` where not set), and what else it holds (None: exactly its fields, in order)."""
         if not self._has_dict:
-            return [*(_slot(value, name) for name in self._names), None]
+            found = [_slot(value, name) for name in self._names]
+            return [*found, {}]
         held = vars(value)
-        if self._slots:
-            found = [_slot(value, name) if name in self._slots else held.get(name, ABSENT) for name in self._names]
-        else:
-            found = [held.get(name, ABSENT) for name in self._names]
+        if tuple(held) == self._names:
+            return [*held.values(), None]
+        found = [_slot(value, name) if name in self._slots else held.get(name, ABSENT) for name in self._names]
         return [*found, _rest(held, self._names, self._recomputed)]
 
     def build(self, parts: list[Any]) -> object:
         """The instance, made by ``object.__new__``."""
         *values, rest = parts
         made = object.__new__(self.cls)
+        if rest is None and self._has_dict:
+            vars(made).update(zip(self._names, values, strict=True))
+            return made
         put = object.__setattr__
         for name, value in zip(self._names, values, strict=True):
             if value is ABSENT:
                 continue
-            if name in self._slots or not self._has_dict:
+            if name in self._slots:
                 put(made, name, value)
             else:
                 vars(made)[name] = value
@@ -189,6 +195,7 @@ class StructShape:
         self.token = _token("struct", cls, _struct_fields(cls))
         self._by_position = cls.__match_args__ == cls.__struct_fields__  # not so with keyword-only fields
         self._has_hook = hasattr(cls, "__post_init__")
+        self._recomputed = _cached_properties(cls)
 
     def parts(self, value: msgspec.Struct) -> list[object]:
         """Its fields in order, and attributes of its own if it has any."""
@@ -196,7 +203,7 @@ class StructShape:
             values = [getattr(value, name) for name in self._names]
         except AttributeError as error:
             refuse(f"a field of it is not set: {error}")
-        return [*values, getattr(value, "__dict__", None) or None]
+        return [*values, _rest(getattr(value, "__dict__", {}), (), self._recomputed) or None]
 
     def build(self, parts: list[Any]) -> object:
         """The instance, frozen or not."""
@@ -234,7 +241,7 @@ class ModelShape:
         held, names_set = vars(value), value.__pydantic_fields_set__
         return [
             *(held.get(name, ABSENT) for name in self._names),
-            _rest(held, self._names, self._recomputed),
+            _rest(held, self._names, self._recomputed) or None,
             None if len(names_set) == len(self._names) else sorted(names_set),
             value.__pydantic_extra__,
             value.__pydantic_private__,
@@ -258,14 +265,28 @@ class ModelShape:
 
 
 def described(annotation: object) -> str:
-    """A field's type as text that is the same in every process."""
-    if isinstance(annotation, type) and not typing.get_args(annotation):
+    """A field's type as text that is the same in every process and every Python."""
+    if isinstance(annotation, str):
+        return annotation
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is not None:
+        word = "Union" if origin in {typing.Union, types.UnionType} else described(origin)
+        return f"{word}[{', '.join(map(described, arguments))}]"
+    if isinstance(annotation, type):
         return f"{annotation.__module__}.{annotation.__qualname__}"
-    return _ADDRESS.sub("", annotation if isinstance(annotation, str) else repr(annotation))
+    if isinstance(annotation, typing.ForwardRef):
+        return annotation.__forward_arg__
+    return _ADDRESS.sub("", repr(annotation))
+
+
+def _member(name: str, value: object) -> tuple[str, str]:
+    # A value of a richer type may show itself in another way in another process; then its type must do.
+    simple = isinstance(value, int | str | bytes | float | tuple | None)
+    return name, _ADDRESS.sub("", repr(value)) if simple else described(type(value))
 
 
 def _token(kind: str, cls: type, fields: typing.Iterable[object]) -> bytes:
-    text = _ADDRESS.sub("", repr((kind, name_of(cls), list(fields))))
+    text = repr((kind, name_of(cls), list(fields)))
     return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=TOKEN_BYTES).digest()
 
 
@@ -301,10 +322,8 @@ def _cached_properties(cls: type) -> frozenset[str]:
     )
 
 
-def _rest(held: dict[str, object], names: Sequence[str], recomputed: frozenset[str]) -> dict[str, object] | None:
-    if tuple(held) == names:
-        return None
-    return {name: value for name, value in held.items() if name not in names and name not in recomputed} or None
+def _rest(held: dict[str, object], names: Sequence[str], recomputed: frozenset[str]) -> dict[str, object]:
+    return {name: value for name, value in held.items() if name not in names and name not in recomputed}
 
 
 def _struct_fields(cls: type[msgspec.Struct]) -> Sequence[object]:
