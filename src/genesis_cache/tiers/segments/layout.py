@@ -166,6 +166,7 @@ STATE_SIZE = _STATE.size
 
 def pack_state(state: State) -> bytes:
     """A state as its bytes, with a checksum."""
+    state.entries = max(state.entries, 0)  # damaged slots make it wrong until the next recount
     body = _STATE.pack(*msgspec.structs.astuple(state), 0)[:-4]
     return body + zlib.crc32(body).to_bytes(4, "little")
 

@@ -93,6 +93,7 @@ class SegmentStore:
         self._opening = threading.RLock()
         self._parts: _Parts | None = None
         self._sweep_at = 0
+        self._recount = False
         # what `get` needs, flat: the mapped index (None while closed), its geometry, the mapped segments, whether to mark
         self._view: mmap.mmap | None = None
         self._buckets_at = self._buckets = 1
@@ -257,6 +258,7 @@ class SegmentStore:
         state.entries -= 1
         state.damaged += 1
         parts.index.write_state(state)
+        self._recount = True
 
     def size(self, address: Address) -> int | None:
         """Bytes of the envelope, from the index alone."""
@@ -401,13 +403,15 @@ class SegmentStore:
         self._sweep_at += upkeep.SWEEP_STEP
         if self._sweep_at >= self._buckets:
             self._sweep_at = 0
-            self._drop_expired(parts, now)
+            self._end_round(parts, now)
         return went
 
-    def _drop_expired(self, parts: "_Parts", now: float) -> None:
+    def _end_round(self, parts: "_Parts", now: float) -> None:
+        """What a round of sweeping ends with: slots counted again if damage was met, and files given back."""
         if self._marks and self._lock.take():
             try:
-                state = self._begun(parts)
+                state = self._recovered(parts) if self._recount else self._begun(parts)
+                self._recount = False
                 eviction.drop_expired(self._folder, parts.index, parts.segments, state, now)
             finally:
                 self._lock.free()
