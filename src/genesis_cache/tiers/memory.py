@@ -45,7 +45,11 @@ class MemoryTier:
         self._tables: list[Table] = []
         self._directory = Directory()
         self._finds = self._directory.finds
-        self._ranks: dict[int, EvictionPolicy] = {}  # by priority, lowest first
+        by_weight = max_entries is None and max_bytes is not None
+        self._ranks: list[EvictionPolicy] = [  # by priority, lowest first
+            self._policy_class(self._directory, by_weight=by_weight) for _ in CachePriority
+        ]
+        self._sized = 0  # entries that the policies were last told of
         self._count = 0
         self._weight = 0
         self._lock = Lock()
@@ -72,7 +76,7 @@ class MemoryTier:
 
     def get(self, space: int, key: Key) -> Entry | None:
         """The entry as it is, fresh or not. ``key`` is ``(owner, key)`` for an owned entry."""
-        number = space + (type(key) is not str)
+        number = space | (type(key) is not str)
         entry = self._finds[number](key)
         if entry is not None and entry.mark and self._tables[number].large:
             self._mirror(number, entry)
@@ -84,19 +88,20 @@ class MemoryTier:
         What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than a
         quarter of the limit, or everything left has a higher priority. What it replaces is gone in any case.
         """
-        key = entry.key
+        key, weight = entry.key, entry.weight
         with self._lock:
-            number = entry.space + (type(key) is not str)
+            if type(key) is not str:
+                entry.space |= 1
+            number = entry.space
             rank = 1 if entry.extra is None else int(entry.extra.priority)
             old = self._finds[number](key)
-            if old is not None and self._takes_place(number, rank, old, entry):
+            if old is not None and self._takes_place(rank, old, entry):
                 return []
-            victims: list[Entry] = []
-            if entry.weight > self._largest:
+            if weight > self._largest:
                 self.meter.evictions["size"] += 1
                 return [entry]
-            most = self._max_weight - entry.weight
-            while self._weight > most or self._count >= self._max_count:
+            victims: list[Entry] = []
+            while self._count >= self._max_count or self._weight + weight > self._max_weight:
                 victim = self._evict(rank, entry)
                 victims.append(victim)
                 if victim is entry:
@@ -107,9 +112,11 @@ class MemoryTier:
                 self._finds[number] = table.find
             else:
                 table.front[key] = entry
-            (self._ranks.get(rank) or self._rank_added(rank)).insert(entry)
+            self._ranks[rank].insert(entry)
+            self._weight += weight
             self._count += 1
-            self._weight += entry.weight
+            if self._count > self._sized:
+                self._grow()
             return victims
 
     def drop(self, entry: Entry, reason: str) -> bool:
@@ -174,10 +181,10 @@ class MemoryTier:
     def check(self) -> list[str]:
         """Verify counts, weights, limits, queues and tables; a sentence for each fault, none if sound. Reads all."""
         with self._lock:
-            faults = [fault for policy in self._ranks.values() for fault in policy.check()]
+            faults = [fault for policy in self._ranks for fault in policy.check()]
             faults += [fault for table in self._tables for fault in table.check()]
             for what, counted, held in (
-                ("ordered entries", self._count, sum(policy.count for policy in self._ranks.values())),
+                ("ordered entries", self._count, sum(1 for _ in self.items())),
                 ("listed entries", self._count, sum(table.count for table in self._tables)),
                 ("units of weight", self._weight, sum(entry.weight for entry in self.items())),
             ):
@@ -192,59 +199,56 @@ class MemoryTier:
             if entry.home and self._finds[number](entry.key) is entry:
                 self._tables[number].mirror(entry)
 
-    def _takes_place(self, number: int, rank: int, old: Entry, entry: Entry) -> bool:
+    def _takes_place(self, rank: int, old: Entry, entry: Entry) -> bool:
         """Whether an entry could be put in its predecessor's place; else the predecessor is gone."""
         if old is entry:
             return True
         if _rank(old) != rank or self._weight + entry.weight - old.weight > self._max_weight:
             self._forget(old)
             return False
-        self._tables[number].put(entry)
+        self._tables[entry.space].put(entry)
         self._ranks[rank].replace(old, entry)
         self._weight += entry.weight - old.weight
         return True
 
     def _evict(self, rank: int, incoming: Entry) -> Entry:
         """Take out an entry of the lowest priority there is; the incoming one is refused if that is above its own."""
-        reason = "entries" if self._count >= self._max_count else "size"
-        self.meter.evictions[reason] += 1
-        for lowest, policy in self._ranks.items():
-            if lowest > rank:
-                break
-            if policy.count:
+        self.meter.evictions["entries" if self._count >= self._max_count else "size"] += 1
+        for policy in self._ranks[: rank + 1]:
+            if policy.size:
                 victim = policy.evict(incoming.weight)
                 self._unlist(victim)
                 return victim
         return incoming
 
-    def _rank_added(self, rank: int) -> EvictionPolicy:
-        policy = self._policy_class(self._directory, by_weight=self.max_entries is None and self.max_bytes is not None)
-        self._ranks = dict(sorted([*self._ranks.items(), (rank, policy)]))
-        return policy
+    def _grow(self) -> None:
+        """Tell the policies how many entries there are, at each quarter more."""
+        self._sized = max(self._count * 5 // 4, 16)
+        for policy in self._ranks:
+            policy.grow(self._count)
 
     def _unlist(self, entry: Entry) -> None:
-        table = self._tables[entry.space + (type(entry.key) is not str)]
+        table = self._tables[entry.space]
         if table.large:
             table.remove(entry.key)
         else:
             del table.front[entry.key]
-        self._count -= 1
         self._weight -= entry.weight
+        self._count -= 1
 
     def _forget(self, entry: Entry) -> None:
         self._unlist(entry)
         self._ranks[_rank(entry)].remove(entry)
 
     def _drop(self, entry: Entry, reason: str) -> bool:
-        number = entry.space + (type(entry.key) is not str)
-        if self._finds[number](entry.key) is not entry:
+        if self._finds[entry.space](entry.key) is not entry:
             return False
         self._forget(entry)
         self.meter.evictions[reason] += 1
         return True
 
     def _pieces(self) -> Iterator[list[Entry]]:
-        for policy in list(self._ranks.values()):
+        for policy in self._ranks:
             yield from policy.pieces()
 
 

@@ -35,7 +35,8 @@ class AdaptivePolicy(TinyLfuPolicy):
         self._share = max(self._share - self._step, LEAST_SHARE)
         return self._window
 
-    def _grow(self) -> None:
-        super()._grow()
-        self._ghosts.grow(int(self.count * GHOST_SHARE))
-        self._step = max(1.0, min(self.count * STEP_SHARE, MOST_STEP)) / self.count
+    def grow(self, entries: int) -> None:
+        """Adapt the sketch, the ghosts and the step."""
+        super().grow(entries)
+        self._ghosts.grow(int(entries * GHOST_SHARE))
+        self._step = max(1.0, min(entries * STEP_SHARE, MOST_STEP)) / entries

@@ -26,11 +26,6 @@ class Directory:
         self.homes = count(1)
 
 
-def table_number(entry: Entry) -> int:
-    """Which table holds it: its space's own for a plain key, the next one for an owned ``(owner, key)``."""
-    return entry.space + (type(entry.key) is not str)
-
-
 def digest_of(entry: Entry) -> int:
     """A hash of key and space for sketches and ghosts, signed 64 bits; differs from process to process."""
     return hash(entry.key) ^ entry.space
@@ -49,8 +44,11 @@ class EvictionPolicy(Protocol):
     def __init__(self, directory: Directory, *, by_weight: bool) -> None: ...
 
     @property
-    def count(self) -> int:
-        """How many entries it orders."""
+    def size(self) -> int:
+        """How many entries it orders, or their weight if it was made ``by_weight``; 0 if there is none."""
+
+    def grow(self, entries: int) -> None:
+        """Hear that there are so many entries, from time to time and before there are a third more."""
 
     def insert(self, entry: Entry) -> None:
         """Take in an entry whose key it does not hold; sets ``entry.home``."""

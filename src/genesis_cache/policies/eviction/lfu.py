@@ -25,13 +25,13 @@ class LfuPolicy:
         self._directory = directory
         self._queues: dict[int, Queue] = {}
         self._fewest = 1
-        self.count = 0
+        self.size = 0
 
     def insert(self, entry: Entry) -> None:
         """Used once."""
         self._push(entry, 1)
         self._fewest = 1
-        self.count += 1
+        self.size += 1
 
     def replace(self, old: Entry, new: Entry) -> None:
         """A change is a use."""
@@ -41,7 +41,7 @@ class LfuPolicy:
     def remove(self, entry: Entry) -> None:
         """Out of its queue; its count is forgotten."""
         self._pull(entry)
-        self.count -= 1
+        self.size -= 1
 
     def touch(self, entry: Entry) -> None:
         """To the queue of one use more."""
@@ -50,7 +50,7 @@ class LfuPolicy:
     def evict(self, incoming: int) -> Entry:
         """An entry with the fewest uses."""
         del incoming
-        if not self.count:
+        if not self.size:
             raise IndexError("no entry is left to evict")
         if self._fewest not in self._queues:
             self._fewest = min(self._queues)
@@ -58,8 +58,11 @@ class LfuPolicy:
         entry = queue.take()
         if not queue.size:
             del self._queues[self._fewest]
-        self.count -= 1
+        self.size -= 1
         return entry
+
+    def grow(self, entries: int) -> None:
+        """Nothing depends on it."""
 
     def pieces(self) -> Iterator[list[Entry]]:
         """Queue by queue, in no order of uses."""
@@ -69,8 +72,8 @@ class LfuPolicy:
     def check(self) -> list[str]:
         """Each queue's books and their sums."""
         faults = [fault for queue in self._queues.values() for fault in queue.check()]
-        if sum(queue.size for queue in self._queues.values()) != self.count:
-            faults.append(f"the queues do not add up to {self.count} entries")
+        if sum(queue.size for queue in self._queues.values()) != self.size:
+            faults.append(f"the queues do not add up to {self.size} entries")
         return faults
 
     def _pull(self, entry: Entry) -> int:

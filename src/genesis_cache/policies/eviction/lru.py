@@ -18,7 +18,7 @@ class LruPolicy:
         self._queue = Queue(directory)
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many entries it orders."""
         return self._queue.size
 
@@ -43,6 +43,9 @@ class LruPolicy:
         """The entry that has not been used for longest."""
         del incoming
         return self._queue.take()
+
+    def grow(self, entries: int) -> None:
+        """Nothing depends on it."""
 
     def pieces(self) -> Iterator[list[Entry]]:
         """From the least to the most recently used."""

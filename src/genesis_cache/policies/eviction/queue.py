@@ -66,10 +66,9 @@ class Queue:
 
     def push(self, entry: Entry) -> None:
         """Add an entry at the tail."""
-        key = entry.key
         keys = self._keys
-        keys.append(key)
-        self._tables.append(entry.space + (type(key) is not str))
+        keys.append(entry.key)
+        self._tables.append(entry.space)
         entry.home = self._home
         self.size += entry.weight if self._by_weight else 1
         if len(keys) >= self._chunk:
@@ -90,6 +89,23 @@ class Queue:
         self._head_tables.pop()
         self.size -= entry.weight if self._by_weight else 1
         entry.home = 0
+
+    def take_unmarked(self) -> Entry | None:
+        """Take out the oldest entry, unless there is none or it has a mark."""
+        head = self._head
+        if head:
+            entry = self._finds[self._head_tables[-1]](head[-1])
+            if entry is None or entry.home != self._head_home:
+                entry = self._search()
+        else:
+            entry = self._search()
+        if entry is None or entry.mark:
+            return None
+        self._head.pop()
+        self._head_tables.pop()
+        self.size -= entry.weight if self._by_weight else 1
+        entry.home = 0
+        return entry
 
     def take(self) -> Entry:
         """Take out the oldest entry; `IndexError` if there is none."""
@@ -188,8 +204,8 @@ class Queue:
         if len(self._keys) > _SEARCHED:
             self._seal()
             return
-        table, at = entry.space + (type(entry.key) is not str), self._keys.index(entry.key)
-        while self._tables[at] != table:
+        at = self._keys.index(entry.key)
+        while self._tables[at] != entry.space:
             at = self._keys.index(entry.key, at + 1)
         del self._keys[at], self._tables[at]
         self._voids -= 1
@@ -240,5 +256,5 @@ def _found(finds: Sequence[Find], home: int, keys: Sequence[Key], tables: Sequen
 def _chunk_of(entries: list[Entry], home: int) -> _Chunk:
     for entry in entries:
         entry.home = home
-    tables = array("I", [entry.space + (type(entry.key) is not str) for entry in entries])
+    tables = array("I", [entry.space for entry in entries])
     return _Chunk(home, tuple(entry.key for entry in entries), tables)

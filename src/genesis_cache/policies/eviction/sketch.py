@@ -53,6 +53,16 @@ class Sketch:
         at = digest & self._mask
         return self._counts[at] if self._prints[at] == digest >> _PRINT_SHIFT & 255 else 0
 
+    def prefers(self, candidate: int, victim: int) -> bool:
+        """Whether the first of two was used more often."""
+        mask, counts, prints = self._mask, self._counts, self._prints
+        at = candidate & mask
+        if prints[at] != candidate >> _PRINT_SHIFT & 255:
+            return False
+        uses = counts[at]
+        at = victim & mask
+        return prints[at] != victim >> _PRINT_SHIFT & 255 or uses > counts[at]
+
     def grow(self, entries: int) -> None:
         """Make room for so many entries; what was counted stays."""
         while self._mask < entries * SLOTS_PER_ENTRY - 1:

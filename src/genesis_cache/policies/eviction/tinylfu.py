@@ -33,8 +33,7 @@ class TinyLfuPolicy:
         self._sketch = Sketch()
         self._ghosts: Ghosts = NoGhosts()
         self._share = WINDOW_SHARE
-        self._sized = 0
-        self.count = 0
+        self.size = 0
 
     def insert(self, entry: Entry) -> None:
         """Into the window, whose overflow goes on probation while there is room."""
@@ -42,22 +41,23 @@ class TinyLfuPolicy:
         digest = hash(entry.key) ^ entry.space
         self._sketch.add(digest)
         ghost = self._ghosts.take(digest)
-        (self._place(ghost) if ghost else self._window).push(entry)
-        self.count += 1
-        if self.count > self._sized:
-            self._grow()
-        if self._overflow(0) > 0:
+        window = self._window
+        (self._place(ghost) if ghost else window).push(entry)
+        self.size += entry.weight if self._by_weight else 1
+        if window.size > self._share * self.size:
             self._shrink_window()
 
     def replace(self, old: Entry, new: Entry) -> None:
         """Same place; the change counts as a use."""
         new.mark = True
         self._queues[old.home % TAGS].replace(old, new)
+        if self._by_weight:
+            self.size += new.weight - old.weight
 
     def remove(self, entry: Entry) -> None:
         """Out of its queue."""
         self._queues[entry.home % TAGS].remove(entry)
-        self.count -= 1
+        self.size -= entry.weight if self._by_weight else 1
 
     def touch(self, entry: Entry) -> None:
         """A mark says it all."""
@@ -65,22 +65,29 @@ class TinyLfuPolicy:
 
     def evict(self, incoming: int) -> Entry:
         """The loser between the window's oldest and the main part's oldest entry without a mark."""
-        if self._overflow(incoming) > 0 and self._window.size:
-            candidate = self._candidate()
-            victim = self._victim()
+        window, probation = self._window, self._probation
+        if window.size + (incoming if self._by_weight else 1) > self._share * self.size and window.size:
+            candidate = window.take_unmarked() or self._unmarked(window)
+            victim = probation.peek()
+            if victim is None or victim.mark:
+                victim = self._victim()
             if victim is None or not self._beats(candidate, victim):
                 self._ghosts.add(hash(candidate.key) ^ candidate.space, REJECTED)
-                self.count -= 1
+                self.size -= candidate.weight if self._by_weight else 1
                 return candidate
-            self._probation.push(candidate)
+            probation.push(candidate)
         else:
             victim = self._victim()
             if victim is None:
                 raise IndexError("no entry is left to evict")
-        self._probation.skip(victim)
+        probation.skip(victim)
         self._ghosts.add(hash(victim.key) ^ victim.space, LOST)
-        self.count -= 1
+        self.size -= victim.weight if self._by_weight else 1
         return victim
+
+    def grow(self, entries: int) -> None:
+        """Adapt the sketch."""
+        self._sketch.grow(entries)
 
     def pieces(self) -> Iterator[list[Entry]]:
         """Window, probation, protected."""
@@ -90,9 +97,9 @@ class TinyLfuPolicy:
     def check(self) -> list[str]:
         """Each queue's books and their sum."""
         faults = [fault for queue in self._queues for fault in queue.check()]
-        held = sum(len(piece) for piece in self.pieces())
-        if held != self.count:
-            faults.append(f"a policy counts {self.count} entries and holds {held}")
+        held = sum(queue.size for queue in self._queues)
+        if held != self.size:
+            faults.append(f"a policy's size is {self.size}, but its queues make {held}")
         return faults
 
     def _place(self, ghost: int) -> Queue:
@@ -100,35 +107,22 @@ class TinyLfuPolicy:
         del ghost
         return self._window
 
-    def _grow(self) -> None:
-        self._sized = max(self.count * 5 // 4, 16)
-        self._sketch.grow(self.count)
-
-    def _overflow(self, incoming: int) -> float:
-        """By how much the window is above its share, or would be."""
-        window = self._window.size
-        share = self._share * (window + self._probation.size + self._protected.size)
-        if not self._by_weight:
-            return window + (incoming > 0) - (share if share > 1 else 1)
-        return window + incoming - share
-
     def _shrink_window(self) -> None:
+        """Put the window's oldest on probation while it is above its share, but leave it one entry."""
         for _ in range(MOVES):
-            entry = self._candidate()
-            self._probation.push(entry)
-            if self._overflow(0) <= 0 or self._window.peek() is None:
+            if self._window.size <= max(self._share * self.size, 1):
                 break
+            entry = self._unmarked(self._window)
+            if self._window.peek() is None:
+                self._window.push(entry)
+                break
+            self._probation.push(entry)
 
     def _beats(self, candidate: Entry, victim: Entry) -> bool:
-        theirs = self._sketch.count(hash(candidate.key) ^ candidate.space)
-        ours = self._sketch.count(hash(victim.key) ^ victim.space)
-        if self._by_weight:
-            return theirs * victim.weight > ours * candidate.weight
-        return theirs > ours
-
-    def _candidate(self) -> Entry:
-        """Out of the window: its oldest entry without a mark; marked ones start again."""
-        return self._unmarked(self._window)
+        theirs, ours = hash(candidate.key) ^ candidate.space, hash(victim.key) ^ victim.space
+        if not self._by_weight:
+            return self._sketch.prefers(theirs, ours)
+        return self._sketch.count(theirs) * victim.weight > self._sketch.count(ours) * candidate.weight
 
     def _victim(self) -> Entry | None:
         """The oldest entry on probation without a mark, which stays there; marked ones become protected."""
