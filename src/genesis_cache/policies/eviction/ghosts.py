@@ -4,44 +4,63 @@ The shadow lists of W. Megiddo, D. Modha, "ARC: a self-tuning, low overhead repl
 of a table with an age in each slot, in which old ghosts are written over.
 """
 
+REJECTED, LOST = 1, 2
+"""The two lists: what was not admitted, and what was evicted after it had been."""
+
 _SLOTS_PER_GHOST = 4
-_TIME_BITS = 30
-_TIME_MASK = (1 << _TIME_BITS) - 1
+_LEAST_SLOTS = 64
+_CLOCK_BITS = 30
+_CLOCK_MASK = (1 << _CLOCK_BITS) - 1
+_PRINT_MASK = 0xFFFFFFFF00000000
 
 
 class Ghosts:
-    """Two lists of departed keys, 1 and 2; each forgets a key when ``size`` more have come to it."""
+    """Two lists of departed keys; each forgets a key when ``size`` more have come to it."""
 
-    __slots__ = ("_clocks", "_mask", "_slots", "size")
+    __slots__ = ("_clocks", "_mask", "_size", "_slots")
 
     def __init__(self) -> None:
         self._clocks = [0, 0, 0]
-        self._mask = 0
-        self._slots = memoryview(bytearray(8)).cast("Q")
-        self.resize(1)
+        self._size = 1
+        self._mask = _LEAST_SLOTS - 1
+        self._slots = memoryview(bytearray(8 * _LEAST_SLOTS)).cast("Q")
 
-    def resize(self, size: int) -> None:
-        """Remember so many keys in each list; growing the table forgets those that were there."""
-        self.size = max(size, 1)
-        wanted = 2 * self.size * _SLOTS_PER_GHOST
-        if wanted > 2 * len(self._slots) or len(self._slots) < 64:
-            slots = 1 << max(wanted - 1, 63).bit_length()
+    def add(self, digest: int, which: int) -> None:
+        """Remember a key in a list."""
+        clock = self._clocks[which] + 1
+        self._clocks[which] = clock
+        self._slots[digest & self._mask] = digest & _PRINT_MASK | which << _CLOCK_BITS | clock & _CLOCK_MASK
+
+    def take(self, digest: int) -> int:
+        """Which list remembers the key, which is then forgotten; 0 for neither."""
+        at = digest & self._mask
+        slot = self._slots[at]
+        if not slot or (slot ^ digest) & _PRINT_MASK:
+            return 0
+        self._slots[at] = 0
+        which = slot >> _CLOCK_BITS & 3
+        age = (self._clocks[which] - slot) & _CLOCK_MASK
+        return which if age < self._size else 0
+
+    def grow(self, size: int) -> None:
+        """Let each list remember so many keys; a table that has become too small is begun anew."""
+        self._size = max(size, 1)
+        if self._size * 2 * _SLOTS_PER_GHOST > 2 * len(self._slots):
+            slots = 1 << (self._size * 2 * _SLOTS_PER_GHOST - 1).bit_length()
             self._slots = memoryview(bytearray(8 * slots)).cast("Q")
             self._mask = slots - 1
 
+
+class NoGhosts(Ghosts):
+    """Remembers nothing."""
+
     def add(self, digest: int, which: int) -> None:
-        """Remember a key in list 1 or 2."""
-        clock = self._clocks[which] + 1
-        self._clocks[which] = clock
-        self._slots[digest & self._mask] = (digest & 0xFFFFFFFF00000000) | which << _TIME_BITS | clock & _TIME_MASK
+        """Forget it at once."""
 
     def take(self, digest: int) -> int:
-        """Which list remembers the key, 1 or 2, and forget it; 0 for neither."""
-        at = digest & self._mask
-        slot = self._slots[at]
-        if not slot or (slot ^ digest) & 0xFFFFFFFF00000000:
-            return 0
-        self._slots[at] = 0
-        which = slot >> _TIME_BITS & 3
-        age = (self._clocks[which] - slot) & _TIME_MASK
-        return which if age < self.size else 0
+        """Never there."""
+        del digest
+        return 0
+
+    def grow(self, size: int) -> None:
+        """Stay empty."""
