@@ -85,7 +85,7 @@ class Decorator(Protocol):
 
 
 def decorator(
-    cache: Cache, engine: Engine, view: View, key: str | Callable[..., Any] | None, prefix: str | None, options: dict[str, Any]
+    cache: Cache, engine: Engine, view: View, key: object, prefix: str | None, options: dict[str, Any]
 ) -> Decorator:
     """A decorator that caches by a template, by a function of the arguments, or by all arguments.
 
@@ -113,7 +113,7 @@ class _Wrapping:
         engine: Engine,
         view: View,
         function: Callable[..., Any],
-        key: str | Callable[..., Any] | None,
+        key: object,
         prefix: str | None,
         options: EntryOptions,
         tags: Any,

@@ -5,6 +5,7 @@ from typing import NoReturn
 from genesis_cache.model.errors import SerializationError
 
 _LABEL_LENGTH = 60
+_PATH_LENGTH = 240
 
 
 class Refusal(Exception):
@@ -23,6 +24,8 @@ class Refusal(Exception):
     def error(self) -> SerializationError:
         """What the caller sees."""
         path = "".join(reversed(self._steps))
+        if len(path) > _PATH_LENGTH:
+            path = f"{path[: _PATH_LENGTH // 2]} … {path[-_PATH_LENGTH // 2 :]}"
         return SerializationError(f"value{path} cannot be stored: {self.reason}")
 
 

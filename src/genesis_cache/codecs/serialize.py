@@ -26,7 +26,7 @@ PLAIN = 3
 TAGGED = 4
 ARRAY = 5
 
-MAX_DEPTH = 200
+MAX_DEPTH = 200  # levels of lists and dicts; a level of any other kind counts twice, because it is read by Python code
 
 # Extension codes beside those of scalars.py. Part of the stored format.
 _TUPLE = 20
@@ -190,7 +190,7 @@ class Writer:
             self._bound()
             return lowered
         if depth >= MAX_DEPTH:
-            refuse(f"it is nested deeper than {MAX_DEPTH} levels: flatten it")
+            refuse(f"it is nested deeper than {MAX_DEPTH} lists and dicts, or half as many of other kinds: flatten it")
         before = self._nodes
         self._seen[id(value)] = (value, ABSENT, 0)
         lowered = lower(self, value, depth + 1)
@@ -255,20 +255,20 @@ class Writer:
         """A mapping as key, value, key, value."""
         found = []
         for key, item in value.items():
-            found.append(self.key(key, depth))
+            found.append(self.key(key, depth + 1))
             try:
-                found.append(self.lower(item, depth))
+                found.append(self.lower(item, depth + 1))
             except Refusal as refusal:
                 raise refusal.within(item_step(key)) from None
         return self.ext(code, found)
 
     def queue(self, value: deque[object], depth: int) -> Ext:
         """A deque after its longest length."""
-        return self.ext(_DEQUE, [value.maxlen, *self.items(value, depth)])
+        return self.ext(_DEQUE, [value.maxlen, *self.items(value, depth + 1)])
 
     def instance(self, shape: Shape, value: object, depth: int) -> Ext:
         """An instance of a class: the class's token, then its parts."""
-        return self.ext(_INSTANCE, self.items(shape.parts(value), depth, shape.step), shape.token)
+        return self.ext(_INSTANCE, self.items(shape.parts(value), depth + 1, shape.step), shape.token)
 
 
 Lower = Callable[[Writer, Any, int], object]
@@ -276,9 +276,9 @@ Lower = Callable[[Writer, Any, int], object]
 _CONTAINERS: dict[type, Lower] = {
     list: Writer.items,
     dict: Writer.mapping,
-    tuple: lambda writer, value, depth: writer.ext(_TUPLE, writer.items(value, depth)),
-    set: lambda writer, value, depth: writer.ext(_SET, writer.members(value, depth)),
-    frozenset: lambda writer, value, depth: writer.ext(_FROZENSET, writer.members(value, depth)),
+    tuple: lambda writer, value, depth: writer.ext(_TUPLE, writer.items(value, depth + 1)),
+    set: lambda writer, value, depth: writer.ext(_SET, writer.members(value, depth + 1)),
+    frozenset: lambda writer, value, depth: writer.ext(_FROZENSET, writer.members(value, depth + 1)),
     OrderedDict: lambda writer, value, depth: writer.pairs(value, depth, _ORDERED_DICT),
     Counter: lambda writer, value, depth: writer.pairs(value, depth, _COUNTER),
     deque: Writer.queue,

@@ -19,7 +19,7 @@ from genesis_cache.model.events import EventHub
 from genesis_cache.model.keys import Address, Scope, scope_of
 from genesis_cache.model.meter import LayerMeter, Latency, SpaceMeter
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
-from genesis_cache.model.settings import CacheSettings
+from genesis_cache.model.settings import TIERS, CacheSettings
 from genesis_cache.tiers.base import Buffer, Change, Kill, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
 
@@ -143,6 +143,8 @@ class Core:
                 space = Space(name, self.memory, defaults or EntryOptions(), limit)
                 self.spaces[name] = space
                 self.names[space.number] = name
+            elif max_loads is not None:
+                space.gate.limit = max_loads
             return space
 
     def view(self, name: str, owner: str | None, defaults: EntryOptions) -> View:
@@ -156,7 +158,11 @@ class Core:
 
     def plan_of(self, view: View, options: Mapping[str, object]) -> Plan:
         """The same for a call's keyword arguments; TypeError or ValueError for what is no option or no value of one."""
-        return plan_of(options, view.defaults, self.settings)
+        plan = plan_of(options, view.defaults, self.settings)
+        if plan.tiers is not None and (unknown := plan.tiers.difference(TIERS)):
+            msg = f"tiers names {', '.join(sorted(unknown))}: the tiers are {', '.join(TIERS)}"
+            raise ValueError(msg)
+        return plan
 
     def require_open(self) -> None:
         """`CacheClosed` on a cache that was closed."""

@@ -60,7 +60,7 @@ def near_entry(core: Core, view: View, key: MapKey, record: Record, *, sensitive
         quick_until=quick_until(until, extra, always_judge=always_judge),
         until=until,
         ttl=record.ttl,
-        epoch=core.floors.epoch,
+        epoch=None,  # its first hit judges it: a floor may have moved while it was made
         seq=record.seq,
         space=view.space.number,
         weight=1 + weigh(key, record.value) // WEIGHT_UNIT_BYTES,

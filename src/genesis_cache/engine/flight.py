@@ -49,14 +49,18 @@ class Flight:
         future: asyncio.Future[Outcome] = loop.create_future()
         self._waiters[future] = loop
         timer = None if patience_s is None else loop.call_later(patience_s, _settle, future, Lost.WAIT)
-        if self.outcome is not None:  # it landed on another thread between the two looks
-            _settle(future, self.outcome)
+        self._settle_late(future)
         try:
             return await future
         finally:
             if timer is not None:
                 timer.cancel()
             self._waiters.pop(future, None)
+
+    def _settle_late(self, future: asyncio.Future[Outcome]) -> None:
+        """The flight may have landed on another thread after `wait` looked and before it was among those who wait."""
+        if self.outcome is not None:
+            _settle(future, self.outcome)
 
     def land(self, outcome: Outcome) -> None:
         """Give the outcome to all who wait, each on its own loop. The first outcome stays."""

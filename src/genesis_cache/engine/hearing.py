@@ -5,7 +5,7 @@ embedded tier is one read of shared memory, and applies what is new. So no timer
 in one process and the others, and a stalled loop cannot serve what it has not checked.
 """
 
-from genesis_cache.engine.core import Core, Lane
+from genesis_cache.engine.core import Core, Lane, MapKey
 from genesis_cache.model.notice import Kind, Notice, Position
 
 HEAR_EVERY_S = 0.01
@@ -15,12 +15,12 @@ NEVER = 0.0  # before every reading of the clock: each hit takes the judged path
 class Hearing:
     """Keeps the floors up to date with the log of the widest shared tier."""
 
-    __slots__ = ("_core", "_heard", "_own", "interval_s")
+    __slots__ = ("_core", "_expected", "_heard", "interval_s")
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._heard: Position | None = None
-        self._own: set[int] = set()
+        self._expected: dict[tuple[int, MapKey], list[int]] = {}
         self.interval_s = min(HEAR_EVERY_S, core.settings.cache_max_staleness / 4)
 
     def listen(self) -> None:
@@ -39,10 +39,17 @@ class Hearing:
         if now >= self._core.floors.heard_until:
             self.listen()
 
-    def mine(self, seq: int) -> None:
-        """A KEY notice with this sequence is this process' own: its near copy is newer than the notice, not older."""
-        if self._heard is None or seq > self._heard.seq:
-            self._own.add(seq)
+    def expect(self, key: tuple[int, MapKey]) -> None:
+        """A write of this key by this process is on its way: notices of the key are judged when it has its sequence."""
+        self._expected.setdefault(key, [0, 0])[0] += 1
+
+    def settle(self, key: tuple[int, MapKey], seq: int) -> bool:
+        """The write has its sequence; whether its near copy is still the newest that was heard of."""
+        expected = self._expected[key]
+        expected[0] -= 1
+        if not expected[0]:
+            del self._expected[key]
+        return expected[1] <= seq
 
     def _catch_up(self, authority: Lane, position: Position) -> None:
         core, heard = self._core, self._heard
@@ -55,6 +62,14 @@ class Hearing:
         self._heard = position if not news else Position(position.epoch, max(position.seq, news[-1].seq))
         core.floors.seq = max(core.floors.seq, self._heard.seq)
 
+    def start_over(self) -> None:
+        """Believe only what the log says: what this process ordered by itself while the log was away has no place in it."""
+        authority = self._core.authority
+        position = None if authority is None else authority.tier.position()
+        if authority is not None and position is not None:
+            with self._core.lock:
+                self._start_over(authority, position, first=False)
+
     def _start_over(self, authority: Lane, position: Position, *, first: bool) -> None:
         """The log is new to us, or no longer reaches back to where we were: nothing held before can be believed."""
         core = self._core
@@ -65,9 +80,8 @@ class Hearing:
         core.floors.reset(0)
         for notice in authority.tier.floors():
             core.floors.apply(notice)
-        core.floors.seq = max(core.floors.seq, position.seq)
+        core.floors.seq = position.seq
         self._heard = position
-        self._own.clear()
 
     def apply(self, notice: Notice) -> None:
         """Make one notice effective here: a key is forgotten at once, the rest by its floor."""
@@ -75,14 +89,15 @@ class Hearing:
         core.floors.apply(notice)
         if notice.kind is not Kind.KEY:
             return
-        if notice.seq in self._own:
-            self._own.discard(notice.seq)
-            return
         space = core.spaces.get(notice.namespace)
         if space is None:
             return
         key = notice.name if notice.owner is None else (notice.owner, notice.name)
-        core.fills.kill((space.number, key))
+        place = (space.number, key)
+        if (expected := self._expected.get(place)) is not None:
+            expected[1] = max(expected[1], notice.seq)
+            return
+        core.fills.kill(place)
         space.flights.pop(key, None)
         entry = core.memory.get(space.number, key) if core.memory is not None else None
         if entry is not None and entry.seq < notice.seq and core.memory is not None:

@@ -5,7 +5,9 @@ import contextvars
 import inspect
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import partial
+from types import FunctionType, MethodType
+from typing import Any
 
 import msgspec
 
@@ -78,28 +80,31 @@ class Loaded(msgspec.Struct):
     context: LoadContext | None
 
 
-def load_of(loader: Callable[..., object]) -> Load:
-    """A user's loader looked at once; TypeError where it is none."""
+def load_of(loader: Any) -> Load:
+    """A user's loader looked at; TypeError where it is none."""
     if not callable(loader):
         msg = f"a loader must be a function, got {type(loader).__name__}: pass the function, not its result"
         raise TypeError(msg)
-    try:
-        is_async, takes_context = _shape(loader)
-    except TypeError:  # not hashable
-        is_async, takes_context = _shape.__wrapped__(loader)
-    return Load(loader, is_async, takes_context)
+    function, bound = (loader.__func__, 1) if isinstance(loader, MethodType) else (loader, 0)
+    if isinstance(function, FunctionType):
+        code = function.__code__
+        required = code.co_argcount - bound - len(function.__defaults__ or ())
+        return Load(loader, bool(code.co_flags & inspect.CO_COROUTINE), required == 1)
+    return Load(loader, _is_async(loader), _required(loader) == 1)
 
 
-@lru_cache(maxsize=1024)
-def _shape(loader: Callable[..., object]) -> tuple[bool, bool]:
+def _is_async(loader: Callable[..., object]) -> bool:
     plain = loader.func if isinstance(loader, partial) else loader
-    is_async = inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(getattr(plain, "__call__", None))  # noqa: B004  # the method itself is looked at
+    return inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(type(plain).__call__)
+
+
+def _required(loader: Callable[..., object]) -> int:
     try:
         parameters = inspect.signature(loader).parameters.values()
-    except (TypeError, ValueError):
-        return is_async, False
-    required = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
-    return is_async, len(required) == 1
+    except (TypeError, ValueError):  # a builtin that does not tell
+        return 0
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
 class Loader:

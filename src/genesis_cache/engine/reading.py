@@ -92,7 +92,6 @@ class Reading:
             core.memory.touch(entry)
         entry.mark = True
         view.space.meter.near_hits += 1
-        core.near_meter.hits += 1
         if core.log.hits:
             core.log.hit(core.near_label, key)
         if core.events.wants("hit"):
@@ -221,9 +220,10 @@ class Reading:
             if entry is not None and self._serves_now(view, key, entry, verdict, load, plan):
                 return own_value(entry)
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
-            joined = self.position()
+            joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
             outcome = await self.wait(view, flight, self._patience(plan, stale))
+            self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry):
                 if not self.killed_since(view, key, outcome, joined):
                     return own_value(outcome)
@@ -281,11 +281,14 @@ class Reading:
             if resting:
                 self._stale_served(view, key)
             return resting
+        aside = core.settings.cache_read_strategy is ReadStrategy.CACHE_ASIDE
         if verdict is Verdict.WHILE_REVALIDATE:
+            if aside and not resting:
+                return False
             self._stale_served(view, key)
         elif verdict is Verdict.REFRESH:
             self.serve(view, key, entry)
-        if not resting and core.settings.cache_read_strategy is not ReadStrategy.CACHE_ASIDE:
+        if not resting and not aside:
             self._refresh(view, key, load, plan, entry)
         return True
 
@@ -332,8 +335,8 @@ class Reading:
             flight.land(Lost.TASK)
             raise
         except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
+            self._rest(job, error)
             flight.land(error)
-            self._rest(job)
         else:
             flight.land(outcome)
         finally:
@@ -449,8 +452,9 @@ class Reading:
     def _stale_end(stale: Entry) -> float:
         return 0.0 if stale.extra is None else max(stale.extra.swr_until, stale.extra.sie_until)
 
-    def _rest(self, job: Job) -> None:
+    def _rest(self, job: Job, error: Exception) -> None:
         """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
+        self._core.log.load_failed(job.address.key, error)
         if job.stale is not None and job.stale.extra is not None:
             job.stale.extra.retry_at = self._core.clock.now() + job.plan.retry_after
 

@@ -4,7 +4,7 @@ Local first: this process forgets the old value before the far tiers are told, s
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, MapKey, View
@@ -68,9 +68,16 @@ class Writing:
             for batch, wants in zip(batches, wanted, strict=True):
                 put = Put(record.address, envelope, record.gone_at, None, plan.version, int(plan.priority))
                 batch.append(put if wants else Remove(record.address))
-        outcome, receipts = await self._commit(batches)
-        for entry, receipt in zip([e for e in entries if e is not MISSING], receipts, strict=False):
-            self._settle_near(view, entry, receipt)
+        written = [pair for pair in zip(records, entries, strict=True) if pair[1] is not MISSING]
+        places = [(view.space.number, view.map_key(record.address.key)) for record, _ in written]
+        for place in places:
+            self._hearing.expect(place)
+
+        def settle(receipts: Sequence[Receipt]) -> None:
+            for n, (place, (_, entry)) in enumerate(zip(places, written, strict=True)):
+                self._settle_near(place, entry, receipts[n] if receipts else Receipt())
+
+        outcome = await self._commit(batches, settle)
         self._after_puts()
         return outcome
 
@@ -99,17 +106,17 @@ class Writing:
         alive = not self._core.floors.killer(view.reach, _plain_key(old.key), (), old.seq)
         return known is not None and known > version and alive
 
-    def _settle_near(self, view: View, entry: Entry | None | object, receipt: Receipt) -> None:
-        """The store has spoken: the near copy takes its sequence, or goes if the store knew a newer version."""
-        memory = self._core.memory
-        if receipt.seq:
-            self._hearing.mine(receipt.seq)
-        if memory is None or not isinstance(entry, Entry) or memory.get(view.space.number, entry.key) is not entry:
-            return
-        if receipt.refused:
-            memory.drop(entry, "explicit")
-        else:
-            entry.seq = max(entry.seq, receipt.seq)
+    def _settle_near(self, place: tuple[int, MapKey], entry: Entry | None | object, receipt: Receipt) -> None:
+        """The store has spoken: the near copy takes its sequence, or goes if something newer is known."""
+        core = self._core
+        newest = self._hearing.settle(place, receipt.seq) or not receipt.seq
+        held = None if core.memory is None else core.memory.get(*place)
+        if entry is None or receipt.refused or not newest:
+            core.fills.kill(place)
+            if core.memory is not None and held is not None and (entry is None or held is entry):
+                core.memory.drop(held, "explicit")
+        elif held is entry and held is not None:
+            held.seq = max(held.seq, receipt.seq)
 
     def admit(self, entry: Entry) -> None:
         """Put an entry into memory; what has to leave for it may be kept below."""
@@ -121,6 +128,7 @@ class Writing:
             return
         wants = core.events.wants("evict")
         for victim in victims:
+            core.log.evicted(core.near_label, _plain_key(victim.key), "size")
             if wants:
                 core.events.emit("evict", key=_plain_key(victim.key), layer=core.near_label, reason="size")
             if core.lanes and len(self._victims) < DEMOTE_PER_TURN:
@@ -155,7 +163,7 @@ class Writing:
                 except SerializationError:
                     continue
                 changes.append(Put(address, envelope, record.gone_at, victim.seq, record.version, int(record.priority)))
-        if changes:
+        if changes and not lane.owed:
             await lane.tier.commit(changes)
 
     async def fill(self, view: View, record: Record, plan: Plan, token: int, since: Sequence[int]) -> Entry:
@@ -186,9 +194,11 @@ class Writing:
             return
         pending = []
         for lane, wants, seq in zip(core.lanes, wanted, since, strict=True):
-            if wants:
+            if wants and not lane.owed:
                 put = Put(record.address, envelope, record.gone_at, seq, record.version, int(record.priority))
                 pending.append(asyncio.ensure_future(lane.tier.commit([put])))
+        if not pending:
+            return
         budget = core.settings.cache_far_budget_ms / 1000
         done, _late = await asyncio.wait(pending, timeout=budget)
         for answer in done:
@@ -216,9 +226,7 @@ class Writing:
         addresses = [address_of(view.scope, key) for key in keys]
         self._forget(view, keys)
         removes: list[Change] = [Remove(address) for address in addresses]
-        outcome, receipts = await self._commit([removes for _ in self._core.lanes])
-        for receipt in receipts:
-            self._hearing.mine(receipt.seq)
+        outcome = await self._commit([removes for _ in self._core.lanes])
         self._forget(view, keys)
         view.space.meter.invalidations["key"] += len(keys)
         self._tell("key", keys)
@@ -276,22 +284,32 @@ class Writing:
             return core.floors.seq
         return max(core.authority.seq(), core.floors.seq)
 
-    async def _commit(self, batches: Sequence[Sequence[Change]]) -> tuple[Outcome, list[Receipt]]:
-        """Give each far tier its changes; what one does not take in time is owed. The receipts are the authority's."""
+    async def _commit(
+        self, batches: Sequence[Sequence[Change]], settle: Callable[[Sequence[Receipt]], None] | None = None
+    ) -> Outcome:
+        """Give each far tier its changes; what one does not take is owed. ``settle`` gets the authority's receipts."""
         core = self._core
         lanes = [(lane, batch) for lane, batch in zip(core.lanes, batches, strict=True) if batch]
-        if not lanes:
-            return DONE, []
-        if core.settings.cache_write_strategy is WriteStrategy.WRITE_BEHIND:
-            for lane, batch in lanes:
-                self._background.track(self._commit_lane(lane, batch))
-            return DONE, []
-        if len(lanes) == 1:
-            answers = [await self._commit_lane(*lanes[0])]
-        else:
-            answers = await asyncio.gather(*(self._commit_lane(lane, batch) for lane, batch in lanes))
+        work = self._commit_lanes(lanes, settle)
+        if lanes and core.settings.cache_write_strategy is WriteStrategy.WRITE_BEHIND:
+            self._background.spawn(work)
+            return DONE
+        return await work
+
+    async def _commit_lanes(
+        self, lanes: Sequence[tuple[Lane, Sequence[Change]]], settle: Callable[[Sequence[Receipt]], None] | None
+    ) -> Outcome:
+        answers: Sequence[list[Receipt] | None] = ()
+        try:
+            if len(lanes) == 1:
+                answers = [await self._commit_lane(*lanes[0])]
+            else:
+                answers = await asyncio.gather(*(self._commit_lane(lane, batch) for lane, batch in lanes))
+        finally:
+            if settle is not None:
+                settle((answers[-1] if answers else None) or ())
         degraded = tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
-        return Outcome(degraded) if degraded else DONE, answers[-1] or []
+        return Outcome(degraded) if degraded else DONE
 
     async def _commit_lane(self, lane: Lane, batch: Sequence[Change]) -> list[Receipt] | None:
         """One tier's receipts, or None: then the changes are owed. A cancelled caller leaves the outcome unknown: owed."""
@@ -319,8 +337,8 @@ class Writing:
                 continue
             lane.kills = lane.kills[len(kills) :]
             lane.removes = {digest: r for digest, r in lane.removes.items() if removes.get(digest) is not r}
-            if kills and lane is core.authority and core.memory is not None:
-                core.memory.flush("invalidated")  # sequences given here while the log was away mean nothing in it
+            if kills and lane is core.authority:
+                self._hearing.start_over()
         return clear
 
 

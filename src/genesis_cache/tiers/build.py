@@ -10,7 +10,7 @@ from genesis_cache.model.errors import SettingsError
 from genesis_cache.model.meter import LayerMeter
 from genesis_cache.model.settings import BYTES_PER_MB, CacheSettings
 from genesis_cache.model.urls import sqlite_path
-from genesis_cache.tiers.base import Store, Tier
+from genesis_cache.tiers.base import Store, StoreError, Tier
 from genesis_cache.tiers.embedded import StoreTier
 from genesis_cache.tiers.memory import MemoryTier
 from genesis_cache.tiers.sqlite import SqliteStore
@@ -55,10 +55,13 @@ def split_tiers(tiers: Sequence[MemoryTier | Tier]) -> Built:
 def disk_tier(path: Path, max_bytes: int, clock: Clock) -> Tier:
     """The disk tier of a folder: segments where the system has what they need, SQLite elsewhere."""
     store: Store
-    if sys.platform != "win32":
-        store = SegmentStore(path, max_bytes, clock, version_of)
-    else:
-        store = SqliteStore(path / "cache.db", max_bytes, clock, version_of)
+    try:
+        if sys.platform != "win32":
+            store = SegmentStore(path, max_bytes, clock, version_of)
+        else:
+            store = SqliteStore(path / "cache.db", max_bytes, clock)
+    except (StoreError, ValueError) as error:
+        raise SettingsError(f"the disk tier in {str(path)!r} cannot be made: {error}") from None
     return StoreTier(store, kind="disk", capacity_bytes=max_bytes, clock=clock)
 
 
@@ -66,5 +69,8 @@ def _database_tier(url: str, max_bytes: int, clock: Clock) -> Tier:
     if not url.startswith("sqlite:"):
         msg = "a PostgreSQL database tier is not in this version: use sqlite:///path, or leave database out of CACHE_TIERS"
         raise SettingsError(msg)
-    store = SqliteStore(Path(sqlite_path(url)), max_bytes, clock, version_of, evict="size")
+    try:
+        store = SqliteStore(Path(sqlite_path(url)), max_bytes, clock, evict="size")
+    except ValueError as error:
+        raise SettingsError(f"the database tier cannot be made: {error}") from None
     return StoreTier(store, kind="database", capacity_bytes=max_bytes, clock=clock)

@@ -1,0 +1,163 @@
+"""The segments: files of records that are appended and never changed, mapped for reading.
+
+A mapping is made only after a look at the file's size, and files keep their size while the store is in use, so reading
+one cannot end in a signal. A segment that was removed stays readable to whoever still has a view of it.
+"""
+
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from genesis_cache.tiers.segments import layout
+from genesis_cache.tiers.segments.folder import Folder, segment_name
+from genesis_cache.tiers.segments.layout import CORE, FIRST_RECORD, GRAIN_BITS, RECORD, Geometry, Row
+
+
+class Mapped(NamedTuple):
+    """A segment as this process sees it."""
+
+    map: mmap.mmap
+    view: memoryview
+    checked: bytearray
+    """One byte for each grain: whether the record that begins there was checked by this process."""
+
+
+class Stored(NamedTuple):
+    """A record met while walking a segment."""
+
+    digest: bytes
+    row: Row
+    seq: int
+    priority: int
+
+
+class Segments:
+    """Maps, writes and removes segments. Methods may raise `OSError`."""
+
+    def __init__(self, folder: Folder, geometry: Geometry) -> None:
+        self._folder = folder
+        self._geometry = geometry
+        self.mapped: dict[int, Mapped] = {}
+        self._writing = (0, -1)
+
+    def close(self) -> None:
+        """Let go of all of them; views that callers still hold stay valid."""
+        self.mapped.clear()
+        self.stop_writing()
+
+    def stop_writing(self) -> None:
+        """Close the segment that was written to; the next write opens it again."""
+        fd, self._writing = self._writing[1], (0, -1)
+        if fd >= 0:
+            os.close(fd)
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def open(self, number: int) -> Mapped | None:
+        """Map a segment; None if it is gone or isn't what it should be."""
+        known = self.mapped.get(number)
+        if known is not None:
+            return known
+        self.drop_gone()
+        try:
+            fd = self._folder.open_file(segment_name(number), os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        try:
+            made = self._map(fd, number)
+        finally:
+            os.close(fd)
+        if made is not None:
+            self.mapped[number] = made
+        return made
+
+    def _map(self, fd: int, number: int) -> Mapped | None:
+        size = self._geometry.segment_bytes
+        if os.fstat(fd).st_size != size:
+            return None
+        expected = layout.pack_segment_header(self._geometry.epoch, number, size)
+        mapping = mmap.mmap(fd, size, access=mmap.ACCESS_READ)
+        if mapping[: len(expected)] != expected:
+            return None
+        return Mapped(mapping, memoryview(mapping), bytearray(size >> GRAIN_BITS))
+
+    def drop_gone(self) -> None:
+        """Forget mappings of segments that were removed, so that their space is really given back."""
+        if self.mapped:
+            there = set(self._folder.segments())
+            for number in [number for number in list(self.mapped) if number not in there]:
+                self.mapped.pop(number, None)
+
+    def envelope(self, digest: bytes, row: Row) -> memoryview | None:
+        """The record's envelope if it is there, names this digest and is whole."""
+        number, offset, length, checksum, _ = row
+        mapped = self.open(number)
+        start = offset + RECORD.size
+        if mapped is None or offset < FIRST_RECORD or start + length > len(mapped.view):
+            return None
+        if CORE.unpack_from(mapped.map, offset) != (digest, checksum, length):
+            return None
+        envelope = mapped.view[start : start + length]
+        if not mapped.checked[offset >> GRAIN_BITS]:
+            _, _, _, gone_at, seq, priority = RECORD.unpack_from(mapped.map, offset)
+            if layout.checksum_of(digest, gone_at, seq, priority, envelope) != checksum:
+                return None
+            mapped.checked[offset >> GRAIN_BITS] = 1
+        return envelope
+
+    def digest_at(self, row: Row) -> bytes | None:
+        """The digest that the record at a row names; None where there can be no record."""
+        mapped = self.open(row[0])
+        if mapped is None or not FIRST_RECORD <= row[1] <= len(mapped.view) - RECORD.size:
+            return None
+        return bytes(mapped.view[row[1] : row[1] + 32])
+
+    def walk(self, number: int, start: int, end: int) -> Iterator[Stored]:
+        """The records of a segment from one offset to another; stops early where the chain is broken."""
+        mapped = self.open(number)
+        size = 0 if mapped is None else min(end, len(mapped.view))
+        at = start
+        while mapped is not None and at + RECORD.size <= size:
+            digest, checksum, length, gone_at, seq, priority = RECORD.unpack_from(mapped.map, at)
+            after = at + layout.record_bytes(length)
+            if length == 0 or after > size:
+                return
+            yield Stored(digest, (number, at, length, checksum, gone_at), seq, priority)
+            at = after
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def create(self, number: int) -> None:
+        """Make a segment and write to it from now on."""
+        size = self._geometry.segment_bytes
+        header = layout.pack_segment_header(self._geometry.epoch, number, size)
+        fd = self._folder.create(segment_name(number), size, header)
+        self.stop_writing()
+        self._writing = (number, fd)
+
+    def remove(self, number: int) -> None:
+        """Delete a segment."""
+        if self._writing[0] == number:
+            self.stop_writing()
+        self.mapped.pop(number, None)
+        self._folder.remove(segment_name(number))
+
+    def write(self, number: int, data: bytes | bytearray, at: int) -> None:
+        """Write records into the head at an offset that no slot points to yet."""
+        if self._writing[0] != number:
+            self.stop_writing()
+            self._writing = (number, self._folder.open_file(segment_name(number), os.O_RDWR))
+        if os.pwrite(self._writing[1], data, at) != len(data):
+            raise OSError(errno.ENOSPC, "short write")
+
+
+def pack_record(
+    digest: bytes, envelope: bytes | memoryview, gone_at: float, seq: int, priority: int
+) -> tuple[bytes, int]:
+    """A record's bytes, filled up to a whole number of grains, and its checksum."""
+    checksum = layout.checksum_of(digest, gone_at, seq, priority, envelope)
+    head = RECORD.pack(digest, checksum, len(envelope), gone_at, seq, priority)
+    filler = bytes(layout.record_bytes(len(envelope)) - RECORD.size - len(envelope))
+    return b"".join((head, envelope, filler)), checksum

@@ -1,0 +1,468 @@
+"""`SegmentStore`, the disk engine: a log of records in segments, an index that all processes map, one writer at a time.
+
+Reading takes no lock and, warm, no system call. Nothing that was damaged while the store was closed can end a process
+or be served: files are mapped only at their full size, every record names its key and is checked on its first read in
+a process, and a store whose books were touched is made anew (`opening`). POSIX only: locks need `fcntl`.
+"""
+
+import mmap
+import os
+import struct
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from genesis_cache.model.clock import Clock
+from genesis_cache.model.keys import Address
+from genesis_cache.tiers.base import (
+    Buffer,
+    Change,
+    Found,
+    Notice,
+    Position,
+    Receipt,
+    StoreError,
+    StoreStats,
+)
+from genesis_cache.tiers.segments import eviction, opening, upkeep
+from genesis_cache.tiers.segments.data import Mapped, Segments
+from genesis_cache.tiers.segments.folder import Folder, in_words
+from genesis_cache.tiers.segments.index import Index
+from genesis_cache.tiers.segments.layout import (
+    BUCKET,
+    CORE,
+    FINGERPRINTS,
+    GRAIN_BITS,
+    LIVE_EPOCH,
+    LIVE_SEQ,
+    RECORD,
+    ROW,
+    ROWS_AT,
+    SMALLEST,
+    USED_AT,
+    Geometry,
+    State,
+)
+from genesis_cache.tiers.segments.locks import Leases, Presence, WriterLock
+from genesis_cache.tiers.segments.log import Log, floors_of, parse_notices
+from genesis_cache.tiers.segments.writing import Batch, VersionOf
+
+VIEW_FROM = 64 * 1024  # bytes from which an envelope is handed out without copying it
+OPEN_PATIENCE_S = 30.0  # how long an opener waits for another that makes or recovers the store
+
+_split = struct.Struct("<Q8s16x").unpack
+_row = ROW.unpack_from
+_core = CORE.unpack_from
+_ROW_SIZE = ROW.size
+_RECORD_SIZE = RECORD.size
+
+
+def _no_version(_envelope: Buffer) -> int | None:
+    return None
+
+
+class SegmentStore:
+    """A `Store` in a directory, shared by the processes of one host.
+
+    Args:
+        path: its directory; made with mode 0700, refused where others could have prepared it.
+        max_bytes: what all its files together may have, at every moment. Under another limit than last time the oldest
+            entries go, or the files are made anew; while other processes use the store, their limit holds.
+        clock: wall seconds for expiry, monotonic seconds for the budget of `sweep`.
+        version_of: reads the version out of an envelope, for puts that carry one.
+
+    Raises:
+        StoreError: from every method, in plain words.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, clock: Clock, version_of: VersionOf = _no_version) -> None:
+        if max_bytes < SMALLEST:
+            raise StoreError(f"disk store: {max_bytes} bytes are too few: give it at least {SMALLEST}")
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._wall = clock.wall
+        self._version_of = version_of
+        self._folder = Folder(Path(path))
+        self._lock = WriterLock(self._folder)
+        self._presence = Presence(self._folder)
+        self._leases = Leases(self._folder)
+        self._opening = threading.RLock()
+        self._parts: _Parts | None = None
+        self._sweep_at = 0
+        # what `get` needs, flat: the mapped index (None while closed), its geometry, the mapped segments, whether to mark
+        self._view: mmap.mmap | None = None
+        self._buckets_at = self._buckets = 1
+        self._mapped: dict[int, Mapped] = {}
+        self._marks = False
+        _stores.add(self)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Make or open it. Whoever opens it while nobody else does checks its books and makes it anew if need be."""
+        with self._opening:
+            if self._parts is not None:
+                return
+            try:
+                with in_words("open the store"):
+                    self._folder.open()
+                    self._lock.open()
+                    self._enter()
+            except BaseException:
+                self._let_go()
+                raise
+
+    def _enter(self) -> None:
+        self._lock.wait(OPEN_PATIENCE_S)
+        try:
+            if self._presence.enter():
+                opening.prepare(self._folder, self._max_bytes)
+            self._presence.share()
+            self._adopt()
+        finally:
+            self._lock.free()
+
+    def _adopt(self) -> None:
+        geometry = _whole(opening.read_geometry(self._folder))
+        index = opening.map_index(self._folder, geometry)
+        segments = Segments(self._folder, geometry)
+        log = Log(self._folder, geometry.log_bytes)
+        parts = _Parts(index, segments, log)
+        log.open()
+        if index.dirty and not self._folder.read_only:
+            self._recovered(parts)
+        self._buckets_at, self._buckets = geometry.buckets_at, geometry.buckets
+        self._mapped = segments.mapped
+        self._marks = not self._folder.read_only
+        self._parts = parts
+        self._view = index.map
+
+    def close(self) -> None:
+        """Let go of everything; the last user of the store also brings its books to the disk."""
+        with self._opening:
+            parts = self._parts
+            if parts is not None and not self._folder.read_only:
+                with suppress(OSError, StoreError):
+                    self._leave(parts)
+            self._let_go()
+
+    def _leave(self, parts: "_Parts") -> None:
+        self._lock.wait()
+        try:
+            state = parts.index.state()
+            if state is not None and not parts.index.dirty and not self._lock.deleted and self._presence.alone():
+                opening.leave_clean(parts.index, parts.log, state)
+        finally:
+            self._lock.free()
+
+    def _let_go(self) -> None:
+        self._view = None
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            parts.index.close()
+            parts.segments.close()
+            parts.log.close()
+        self._leases.close()
+        self._presence.leave()
+        self._lock.close()
+        self._folder.close()
+
+    def after_fork(self) -> None:
+        """In a forked child: mappings stay good; locks are the parent's, so the child takes its own."""
+        self._opening = threading.RLock()
+        self._lock.forget()
+        self._leases.forget()
+        if self._parts is None:
+            return
+        self._parts.segments.stop_writing()
+        try:
+            if self._presence.rejoin():
+                self._lock.open()
+                return
+        except OSError:
+            pass
+        self._let_go()
+
+    def _open_parts(self) -> "_Parts":
+        parts = self._parts
+        if parts is None:
+            raise StoreError("disk store: it is closed; call open() first")
+        return parts
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    def get(self, address: Address) -> Buffer | None:
+        """The envelope: bytes, or from 64 KiB on a read-only view that stays valid as long as it is held."""
+        digest = address.digest
+        view = self._view
+        if view is None:
+            raise StoreError("disk store: it is closed; call open() first")
+        number, fingerprint = _split(digest)
+        bucket = self._buckets_at + number % self._buckets * BUCKET
+        found = view.find(fingerprint, bucket, bucket + FINGERPRINTS)
+        if found < 0:
+            return None
+        at = (found - bucket) >> 3
+        segment, offset, length, checksum, gone_at = _row(view, bucket + ROWS_AT + at * _ROW_SIZE)
+        if gone_at <= self._wall():
+            return None
+        try:
+            mapped, whole, checked = self._mapped[segment]
+            if not checked[offset >> GRAIN_BITS] or _core(mapped, offset) != (digest, checksum, length):
+                return self._look_closer(digest)
+        except (KeyError, IndexError, struct.error):
+            return self._look_closer(digest)
+        if self._marks and not view[bucket + USED_AT + at]:
+            view[bucket + USED_AT + at] = 1
+        start = offset + _RECORD_SIZE
+        return mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
+
+    def _look_closer(self, digest: bytes) -> Buffer | None:
+        """The first read of a record in this process, or a slot and a record that do not agree."""
+        parts = self._open_parts()
+        with in_words("read"):
+            envelope = self._checked(parts, digest)
+            if envelope is None and self._marks and self._lock.take():
+                try:
+                    envelope = self._checked(parts, digest)
+                    if envelope is None:
+                        self._discard(parts, digest)
+                finally:
+                    self._lock.free()
+        if envelope is None or len(envelope) >= VIEW_FROM:
+            return envelope
+        return bytes(envelope)
+
+    def _checked(self, parts: "_Parts", digest: bytes) -> memoryview | None:
+        """What the slot leads to, if it is whole. Without the lock a slot may be caught in mid-change: None then."""
+        slot = parts.index.find(parts.index.place(digest))
+        if slot is None or slot.row[4] <= self._wall():
+            return None
+        envelope = parts.segments.envelope(digest, slot.row)
+        if envelope is not None and self._marks:
+            parts.index.mark(slot)
+        return envelope
+
+    def _discard(self, parts: "_Parts", digest: bytes) -> None:
+        """Under the lock the slot still leads to nothing whole: it is damaged, and goes."""
+        state = self._begun(parts)
+        slot = parts.index.find(parts.index.place(digest))
+        if slot is None or slot.row[4] <= self._wall() or parts.segments.envelope(digest, slot.row) is not None:
+            return
+        parts.index.clear(slot)
+        state.entries -= 1
+        state.damaged += 1
+        parts.index.write_state(state)
+
+    def size(self, address: Address) -> int | None:
+        """Bytes of the envelope, from the index alone."""
+        index = self._open_parts().index
+        slot = index.find(index.place(address.digest))
+        return None if slot is None or slot.row[4] <= self._wall() else slot.row[2]
+
+    def scan(self) -> Iterator[Found]:
+        """Every living envelope once."""
+        parts = self._open_parts()
+        with in_words("scan"):
+            yield from upkeep.living(parts.index, parts.segments, self._wall())
+
+    # --- writing --------------------------------------------------------------------------------------------------
+
+    def commit(self, changes: Sequence[Change]) -> list[Receipt]:
+        """Apply a batch, waiting at most two seconds for other writers."""
+        self._writable()
+        self._lock.wait()
+        try:
+            batch = self._batch()
+            return self._applied(batch, changes)
+        finally:
+            self._lock.free()
+
+    def try_commit(self, changes: Sequence[Change]) -> list[Receipt] | None:
+        """Apply it now, or None: another writer is at work, or room must be made first, which takes a while."""
+        self._writable()
+        if not self._lock.take():
+            return None
+        try:
+            batch = self._batch() if not self._open_parts().index.dirty else None
+            return self._applied(batch, changes) if batch and batch.fits(changes) else None
+        finally:
+            self._lock.free()
+
+    def _writable(self) -> None:
+        self._open_parts()
+        if self._folder.read_only:
+            raise StoreError("disk store: the file system is read-only, or permission is denied")
+        with in_words("write"):
+            if self._lock.deleted:
+                self._let_go()
+                self.open()
+
+    def _batch(self) -> Batch:
+        parts = self._open_parts()
+        batch = Batch(self._folder, parts.index, parts.segments, parts.log, self._wall, self._version_of)
+        batch.begin(self._begun(parts))
+        return batch
+
+    def _begun(self, parts: "_Parts") -> State:
+        """The newest state, with whatever a dead writer left undone done. Under the lock."""
+        if parts.index.dirty:
+            return self._recovered(parts)
+        return _whole(parts.index.state())
+
+    def _recovered(self, parts: "_Parts") -> State:
+        state = _whole(parts.index.newest())
+        with in_words("recover"):
+            upkeep.recover(self._folder, parts.index, parts.segments, state, self._wall())
+        return state
+
+    def _applied(self, batch: Batch, changes: Sequence[Change]) -> list[Receipt]:
+        try:
+            with in_words("write"):
+                return batch.apply(changes)
+        except BaseException:
+            batch.index.forget_state()
+            raise
+
+    # --- the log --------------------------------------------------------------------------------------------------
+
+    def position(self) -> Position:
+        """Two words of memory."""
+        words = self._open_parts().index.words
+        return Position(words[LIVE_EPOCH], words[LIVE_SEQ])
+
+    def notices(self, after: Position) -> list[Notice] | None:
+        """Notices after a position in order; None where a compaction has dropped some of them."""
+        parts = self._open_parts()
+        state = parts.index.newest()
+        if state is None or after.epoch != parts.index.geometry.epoch or not state.reach <= after.seq <= state.seq:
+            return None
+        with in_words("read the log"), suppress(ValueError):
+            found = parts.log.after(state, after.seq)
+            newer = parts.index.newest()
+            if newer is not None and newer.log_number - state.log_number < 2:  # noqa: PLR2004  # its file was not reused
+                return found
+        return None
+
+    def floors(self) -> list[Notice]:
+        """The newest TAG, PATTERN and CLEAR of each name and scope."""
+        parts = self._open_parts()
+        with in_words("read the log"):
+            self._lock.wait()
+            try:
+                return floors_of(parse_notices(parts.log.raw(self._begun(parts))))
+            finally:
+                self._lock.free()
+
+    # --- leases ---------------------------------------------------------------------------------------------------
+
+    def lease(self, address: Address) -> bool:
+        """Try to become the one that loads this key, among the handles of all processes."""
+        self._open_parts()
+        with in_words("take a lease"):
+            return self._leases.take(address.digest)
+
+    def release(self, address: Address) -> None:
+        """Give it back."""
+        with in_words("release a lease"):
+            self._leases.free(address.digest)
+
+    # --- upkeep ---------------------------------------------------------------------------------------------------
+
+    def sweep(self, budget_s: float) -> int:
+        """Clear expired entries, at most one round, and give back files in which everything has expired."""
+        parts = self._open_parts()
+        limit = self._clock.now() + budget_s
+        went = 0
+        with in_words("sweep"):
+            parts.segments.drop_gone()
+            for _ in range(0, self._buckets, upkeep.SWEEP_STEP):
+                went += self._sweep_step(parts)
+                if self._clock.now() >= limit:
+                    break
+        return went
+
+    def _sweep_step(self, parts: "_Parts") -> int:
+        eviction.breathe(0)
+        now = self._wall()
+        seen = upkeep.expired(parts.index, self._sweep_at, now)
+        went = 0
+        if seen and self._marks and self._lock.take():
+            try:
+                state = self._begun(parts)
+                went = upkeep.clear_expired(parts.index, state, seen, now)
+                parts.index.write_state(state)
+            finally:
+                self._lock.free()
+        self._sweep_at += upkeep.SWEEP_STEP
+        if self._sweep_at >= self._buckets:
+            self._sweep_at = 0
+            self._drop_expired(parts, now)
+        return went
+
+    def _drop_expired(self, parts: "_Parts", now: float) -> None:
+        if self._marks and self._lock.take():
+            try:
+                state = self._begun(parts)
+                eviction.drop_expired(self._folder, parts.index, parts.segments, state, now)
+            finally:
+                self._lock.free()
+
+    def stats(self) -> StoreStats:
+        """The figures as the newest state has them, and the bytes of all files."""
+        parts = self._open_parts()
+        with in_words("count its files"):
+            size_bytes = sum(self._folder.sizes().values())
+        state = parts.index.newest() or State()
+        return StoreStats(
+            entries=state.entries,
+            size_bytes=size_bytes,
+            capacity_bytes=parts.index.geometry.max_bytes,
+            evictions={"size": state.evicted_size, "ttl": state.evicted_ttl, "damaged": state.damaged},
+            damaged=state.damaged,
+            rebuilt=state.rebuilt,
+        )
+
+    def check(self) -> list[str]:
+        """Verify files, state, log, every slot and every record."""
+        parts = self._open_parts()
+        with in_words("check"):
+            self._lock.wait()
+            try:
+                state = self._begun(parts) if self._marks else parts.index.newest() or State()
+                return list(upkeep.faults(self._folder, parts.index, parts.segments, parts.log, state))
+            finally:
+                self._lock.free()
+
+
+_Book = TypeVar("_Book", State, Geometry)
+
+
+def _whole(book: _Book | None) -> _Book:
+    if book is None:
+        raise StoreError("disk store: its books were damaged while in use; close every process that uses it")
+    return book
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What exists only while the store is open."""
+
+    index: Index
+    segments: Segments
+    log: Log
+
+
+_stores: "weakref.WeakSet[SegmentStore]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for store in list(_stores):
+        store.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

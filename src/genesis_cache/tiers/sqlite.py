@@ -1,0 +1,328 @@
+"""An embedded store in one SQLite file: the disk tier where segments cannot be had, and the ``sqlite:///`` database tier.
+
+Rows are found by the first 64 bits of their digest, so that a random row number is a random sample of the store, and
+eviction needs no index: it ranks a sample, as Redis does. The file runs in WAL mode without mmap, so that a file cut
+short by somebody else is an error and not a signal.
+"""
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+from zlib import crc32
+
+from genesis_cache.model.clock import Clock
+from genesis_cache.model.keys import Address
+from genesis_cache.model.missing import MISSING, Missing
+from genesis_cache.tiers.base import Buffer, Change, Found, Kind, Notice, Position, Receipt, StoreError, StoreStats
+from genesis_cache.tiers.leases import FileLeases
+from genesis_cache.tiers.sqlite_batch import ROW_BYTES, Books, ident_of, notice_of
+from genesis_cache.tiers.sqlite_links import Links, Rows, check_folder
+from genesis_cache.tiers.sqlite_schema import Statements, examine, is_damage, prepare
+from genesis_cache.tiers.sqlite_writing import PAGE, Writing, limits_of
+
+MIN_BYTES = 512 * 1024
+
+_MAX_TOUCHED = 4096  # reads remembered between two writes
+_MAX_VERIFIED = 65536  # large rows whose checksum was seen to be right
+_ALWAYS_CHECKED = 4096  # bytes up to which the checksum is verified on every read
+_ANY_SIZE = 2**63 - 1
+_SCAN_ROWS = 32
+_LOWEST = -(2**63)
+
+_T = TypeVar("_T")
+
+
+class SqliteStore:
+    """A `Store` in one SQLite file.
+
+    ``evict="use"`` is the disk tier: the longest unused go first, the file with its companions never exceeds
+    ``max_bytes`` (512 KiB at least), and its folder belongs to this user alone. ``evict="size"`` is the database tier:
+    the largest go first, ``max_bytes`` bounds the rows, and a file that holds other tables too is never limited, moved
+    or deleted. ``name`` is the cache's name: stores of different names in one file do not see each other.
+    ``intact`` replaces the checksum that the store keeps beside each row. `ValueError` for a ``max_bytes`` too small.
+    """
+
+    def __init__(  # noqa: PLR0913  # each is a setting of its own
+        self,
+        path: Path | str,
+        max_bytes: int,
+        clock: Clock,
+        *,
+        evict: Literal["use", "size"] = "use",
+        name: str = "default",
+        intact: Callable[[Buffer], bool] | None = None,
+    ) -> None:
+        if max_bytes < MIN_BYTES:
+            raise ValueError(f"max_bytes must be at least {MIN_BYTES}, got {max_bytes}: an SQLite file needs its pages")
+        self.path = Path(path)
+        self._clock = clock
+        self._by_size = evict == "size"
+        self._intact = intact
+        self._limits = limits_of(max_bytes)
+        self._sql = Statements(name)
+        self._links = Links(self.path, self._configure)
+        self._leases = FileLeases(Path(f"{self.path}-lease"))
+        self._writing = Writing(self._links, self._sql, self._limits, clock.wall, by_size=self._by_size)
+        self._touched = self._writing.touched
+        self._verified: dict[int, int] = {}
+        self._suspect = False
+        self._rebuilt = 0
+
+    @property
+    def origin(self) -> int:
+        """This handle's number in the notices it writes; a forked child gets its own."""
+        return self._writing.origin
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """As `Store.open`; a damaged file of ours is made anew."""
+        with self._links.writing, self._faults("opened"):
+            if not self._by_size:
+                check_folder(self.path.parent)
+            alone = self._leases.open()
+            if not self._links.is_open:
+                self._start(doubtful=alone and self._links.size_of("-wal") > 0)
+
+    def close(self) -> None:
+        """As `Store.close`."""
+        with self._links.writing:
+            if self._links.is_open:
+                with contextlib.suppress(StoreError, sqlite3.Error):  # what was read is only of use, not owed
+                    self._writing.note_touched()
+                self._links.detach()
+            self._leases.close()
+
+    def _start(self, *, doubtful: bool) -> None:
+        try:
+            writer = self._links.attach()
+            if doubtful:
+                examine(writer)
+            self._prepare(writer)
+            if not self._writing.bounds_file or writer.execute("PRAGMA page_count").fetchone()[0] <= self._max_pages:
+                return
+        except sqlite3.Error as error:
+            if not is_damage(error):
+                self._links.detach()
+                raise
+        except BaseException:
+            self._links.detach()
+            raise
+        self._rebuild()
+
+    def _prepare(self, writer: sqlite3.Connection) -> None:
+        """Make the tables. A new log begins at 0, but beyond the one before where it takes the place of a lost one."""
+        start = int(self._clock.wall() * 1e6) if self._rebuilt else 0
+        prepare(writer, self._sql, rebuilt=self._rebuilt, start=start)
+        self._suspect = False
+
+    @property
+    def _max_pages(self) -> int:
+        return self._limits.max_pages
+
+    def _configure(self, writer: sqlite3.Connection) -> None:
+        """Set up the connection that writes; called again after a fork."""
+        tables = writer.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        self._writing.guest = any(not name.startswith(("genesis_cache_", "sqlite_")) for (name,) in tables)
+        pragmas = ["synchronous=NORMAL", "temp_store=MEMORY", "mmap_size=0", "secure_delete=OFF"]
+        if not self._writing.guest:
+            pragmas += [f"page_size={PAGE}", "journal_mode=WAL", "wal_autocheckpoint=0", "cache_spill=OFF"]
+        if self._writing.bounds_file:
+            pragmas.append(f"max_page_count={self._max_pages}")
+        for pragma in pragmas:
+            writer.execute(f"PRAGMA {pragma}").fetchall()
+
+    def _rebuild(self) -> None:
+        """Throw the file away, or move it aside where the folder is not ours alone, and begin a new log."""
+        guest = self._writing.guest
+        self._links.detach()
+        if guest:
+            raise StoreError(f"{self.path} is damaged and holds other tables than the cache's: restore it")
+        with self._leases.rebuilding():
+            self._rebuilt += 1
+            self._links.remove(Path(f"{self.path}.damaged-{self._clock.wall():.0f}") if self._by_size else None)
+            self._verified.clear()
+            self._writing.bad.clear()
+            self._prepare(self._links.attach())
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def get(self, address: Address) -> Buffer | None:
+        """As `Store.get`."""
+        found = self.get_within(address, _ANY_SIZE)
+        return None if found is MISSING else found
+
+    def get_within(self, address: Address, max_bytes: int) -> Buffer | None | Missing:
+        """As `get`, but MISSING where the envelope has more than ``max_bytes``."""
+        ident = ident_of(address.digest)
+        rows = self._rows(self._sql.get, (max_bytes, ident, address.digest, self._clock.wall()))
+        if not rows:
+            return None
+        envelope, checksum = rows[0]
+        if envelope is None:
+            return MISSING
+        if len(envelope) <= _ALWAYS_CHECKED or self._verified.get(ident) != checksum:
+            if not self._is_intact(ident, envelope, checksum):
+                return None
+        if ident not in self._touched and len(self._touched) < _MAX_TOUCHED:
+            self._touched.add(ident)
+        return envelope  # type: ignore[no-any-return]  # the column holds nothing but bytes
+
+    def size(self, address: Address) -> int | None:
+        """As `Store.size`."""
+        rows = self._rows(self._sql.size, (ident_of(address.digest), address.digest, self._clock.wall()))
+        return rows[0][0] if rows else None
+
+    def position(self) -> Position:
+        """As `Store.position`: one query."""
+        if self._links.has_moved():
+            raise StoreError(f"{self.path} was taken away: the next write makes it anew")
+        return Position(*self._rows(self._sql.position)[0])
+
+    def notices(self, after: Position) -> list[Notice] | None:
+        """As `Store.notices`."""
+        lines = self._rows(self._sql.notices, (after.seq,))
+        epoch, seq, log_start = self._rows(self._sql.reach)[0]  # after the lines, so that a trim between them shows
+        if after.epoch != epoch or not log_start <= after.seq <= seq:
+            return None
+        return [notice_of(name, seq, origin) for seq, name, origin in lines]
+
+    def floors(self) -> list[Notice]:
+        """As `Store.floors`; where too many were kept, a CLEAR stands for the oldest."""
+        floors = [notice_of(name, seq, 0) for name, seq in self._rows(self._sql.floors)]
+        cleared = self._books().cleared
+        if cleared and all(floor.seq != cleared for floor in floors):
+            floors.insert(0, Notice(Kind.CLEAR, "", None, "", cleared))
+        return floors
+
+    def scan(self) -> Iterator[Found]:
+        """As `Store.scan`."""
+        last: int | None = None
+        while rows := self._rows(self._sql.scan, (_LOWEST if last is None else last, last, self._clock.wall(), _SCAN_ROWS)):
+            for ident, envelope, checksum, read in rows:
+                last = ident
+                if self._is_intact(ident, envelope, checksum):
+                    yield Found(envelope, bool(read) or ident in self._touched)
+
+    def _rows(self, statement: str, values: Sequence[object] = ()) -> Rows:
+        try:
+            return self._links.rows(statement, values)
+        except sqlite3.Error as error:
+            self._suspect = self._suspect or is_damage(error)
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
+
+    def _books(self) -> Books:
+        return Books(*self._rows(self._sql.books)[0])
+
+    def _is_intact(self, ident: int, envelope: bytes, checksum: int) -> bool:
+        if not (crc32(envelope) == checksum if self._intact is None else self._intact(envelope)):
+            self._writing.bad.add((ident, checksum))
+            return False
+        if len(envelope) > _ALWAYS_CHECKED:
+            if len(self._verified) >= _MAX_VERIFIED:
+                self._verified.clear()
+            self._verified[ident] = checksum
+        return True
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def commit(self, changes: Sequence[Change]) -> list[Receipt]:
+        """As `Store.commit`; a batch too large for one transaction is made of several."""
+        with self._links.writing:
+            return self._guarded(lambda: self._writing.commit(changes))
+
+    def try_commit(self, changes: Sequence[Change]) -> list[Receipt] | None:
+        """As `Store.try_commit`; None too where room must be made first."""
+        if not self._links.writing.acquire(blocking=False):
+            return None
+        try:
+            return self._guarded(lambda: self._writing.try_commit(changes))
+        finally:
+            self._links.writing.release()
+
+    def sweep(self, budget_s: float) -> int:
+        """As `Store.sweep`; it also notes what was read, restores the bound and empties the write-ahead log."""
+        end = self._clock.now() + budget_s
+        with self._links.writing:
+            return self._guarded(lambda: self._writing.sweep(lambda: self._clock.now() > end))
+
+    def _guarded(self, act: Callable[[], _T]) -> _T:
+        """Act on a file that is there and sound; where it shows damage, make it anew and act again."""
+        with self._faults("written"):
+            if not self._links.is_open:
+                raise StoreError(f"{self.path} is not open")
+            if self._suspect or self._links.has_moved():
+                self._leases.open()
+                self._links.detach()
+                self._start(doubtful=self._suspect)
+            try:
+                return act()
+            except sqlite3.Error as error:
+                if not is_damage(error):
+                    raise
+                self._leases.open()
+                self._rebuild()
+                return act()
+
+    @contextlib.contextmanager
+    def _faults(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self.path} cannot be {verb}: {error}") from error
+
+    # -- leases and figures -------------------------------------------------------------------------------------
+
+    def lease(self, address: Address) -> bool:
+        """As `Store.lease`."""
+        if not self._leases.is_open and self._links.is_open:
+            self._leases.open()  # a forked child holds none of its parent's
+        return self._leases.take(address.digest)
+
+    def release(self, address: Address) -> None:
+        """As `Store.release`."""
+        self._leases.give(address.digest)
+
+    def stats(self) -> StoreStats:
+        """As `Store.stats`; the bytes are those of the files, or those of the rows under ``evict="size"``."""
+        books = self._books()
+        evictions = {"size": books.evicted_size, "ttl": books.evicted_ttl, "damaged": books.evicted_damaged}
+        return StoreStats(
+            entries=books.entries,
+            size_bytes=books.size if self._by_size else self._links.size(),
+            capacity_bytes=self._limits.max_bytes,
+            evictions=evictions,
+            damaged=books.damaged + len(self._writing.bad),
+            rebuilt=books.rebuilt,
+        )
+
+    def check(self) -> list[str]:
+        """As `Store.check`."""
+        with self._links.writing:
+            return self._guarded(self._check)
+
+    def _check(self) -> list[str]:
+        writer = self._links.writer()
+        writer.execute("BEGIN")
+        try:
+            faults = [line for (line,) in writer.execute("PRAGMA integrity_check") if line != "ok"]
+            books = Books(*writer.execute(self._sql.books).fetchone())
+            entries, envelopes, misfits = writer.execute(self._sql.count).fetchone()
+            lines, first, last = writer.execute(self._sql.count_log).fetchone()
+        finally:
+            writer.execute("COMMIT")
+        told = books.seq - books.log_start
+        for wrong, fault in (
+            (entries != books.entries, f"the books say {books.entries} entries, the table has {entries}"),
+            (envelopes + entries * ROW_BYTES != books.size, f"the books say {books.size} bytes, the rows have other"),
+            (misfits, f"{misfits} rows have a size that is not their envelope's"),
+            (lines != told, f"the log should have {told} notices and has {lines}"),
+            (lines and (first, last) != (books.log_start + 1, books.seq), f"the log runs from {first} to {last}"),
+        ):
+            if wrong:
+                faults.append(fault)
+        if self._writing.bounds_file and self._links.size() > self._limits.max_bytes:
+            faults.append(f"the files have {self._links.size()} bytes of {self._limits.max_bytes}")
+        return faults
