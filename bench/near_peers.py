@@ -1,5 +1,7 @@
 """The peers' near hits: each builder makes one library ready and gives its cases; a library that is missing is told."""
 
+# ruff: noqa: PLC0415  # a peer is imported where it is measured, so that a missing one leaves the others
+
 import functools
 import warnings
 from collections.abc import Awaitable, Callable
@@ -12,11 +14,13 @@ TTL_S = 3_600
 KEY = "user:7"
 
 
-async def _number(number: int) -> int:
+async def number_of(number: int) -> int:
+    """The coroutine function that is cached."""
     return number
 
 
-def _plain(number: int) -> int:
+def plain_number(number: int) -> int:
+    """The function that is cached."""
     return number
 
 
@@ -61,7 +65,7 @@ async def _dict() -> Case:
 
 
 async def _lru_cache() -> Case:
-    function = functools.lru_cache(SIZE)(_plain)
+    function = functools.lru_cache(SIZE)(plain_number)
     return Case("functools.lru_cache", called_with(function, 7))
 
 
@@ -76,7 +80,7 @@ async def _cachetools() -> Case:
 async def _cachetools_decorated() -> Case:
     from cachetools import TTLCache, cached
 
-    return Case("cachetools @cached(TTLCache)", called_with(cached(TTLCache(SIZE, TTL_S))(_plain), 7))
+    return Case("cachetools @cached(TTLCache)", called_with(cached(TTLCache(SIZE, TTL_S))(plain_number), 7))
 
 
 async def _cachebox() -> Case:
@@ -90,7 +94,7 @@ async def _cachebox() -> Case:
 async def _cachebox_decorated() -> Case:
     from cachebox import TTLCache, cached
 
-    function = cached(TTLCache(SIZE, TTL_S))(_number)
+    function = cached(TTLCache(SIZE, TTL_S))(number_of)
     await function(7)
     return Case("cachebox @cached(TTLCache)", awaited_with(function, 7))
 
@@ -98,7 +102,7 @@ async def _cachebox_decorated() -> Case:
 async def _cachebox_plain() -> Case:
     from cachebox import TTLCache, cached
 
-    return Case("cachebox @cached(TTLCache)", called_with(cached(TTLCache(SIZE, TTL_S))(_plain), 7))
+    return Case("cachebox @cached(TTLCache)", called_with(cached(TTLCache(SIZE, TTL_S))(plain_number), 7))
 
 
 async def _moka() -> Case:
@@ -112,7 +116,7 @@ async def _moka() -> Case:
 async def _moka_decorated() -> Case:
     from moka_py import cached
 
-    function = cached(maxsize=SIZE, ttl=TTL_S)(_number)
+    function = cached(maxsize=SIZE, ttl=TTL_S)(number_of)
     await function(7)
     return Case("moka-py @cached", awaited_with(function, 7))
 
@@ -128,7 +132,7 @@ async def _theine() -> Case:
 async def _theine_decorated() -> Case:
     from theine import Memoize
 
-    function = Memoize(SIZE, timedelta(seconds=TTL_S))(_number)
+    function = Memoize(SIZE, timedelta(seconds=TTL_S))(number_of)
     await function(7)
     return Case("theine @Memoize", awaited_with(function, 7))
 
@@ -145,7 +149,7 @@ async def _dogpile_decorated() -> Case:
     from dogpile.cache import make_region
 
     region = make_region().configure("dogpile.cache.memory", expiration_time=TTL_S)
-    return Case("dogpile.cache @cache_on_arguments (sync)", called_with(region.cache_on_arguments()(_plain), 7))
+    return Case("dogpile.cache @cache_on_arguments (sync)", called_with(region.cache_on_arguments()(plain_number), 7))
 
 
 async def _fastapi_cache() -> Case:
@@ -162,7 +166,7 @@ async def _fastapi_cache_decorated() -> Case:
     from fastapi_cache.decorator import cache
 
     FastAPICache.init(InMemoryBackend(), prefix="bench")
-    function = cache(expire=TTL_S)(_number)
+    function = cache(expire=TTL_S)(number_of)
     await function(7)
     return Case("fastapi-cache2 @cache", awaited_with(function, 7))
 
@@ -181,7 +185,7 @@ async def _cashews_decorated() -> Case:
 
     cache = Cache()
     cache.setup(f"mem://?size={SIZE}&check_interval=0")
-    function = cache(ttl=TTL_S, key="user:{number}")(_number)
+    function = cache(ttl=TTL_S, key="user:{number}")(number_of)
     await function(7)
     return Case("cashews @cache", awaited_with(function, 7))
 
@@ -191,7 +195,7 @@ async def _cashews_tagged() -> Case:
 
     cache = Cache()
     cache.setup(f"mem://?size={SIZE}&check_interval=0")
-    function = cache(ttl=TTL_S, key="user:{number}", tags=["user:{number}"])(_number)
+    function = cache(ttl=TTL_S, key="user:{number}", tags=["user:{number}"])(number_of)
     await function(7)
     return Case("cashews @cache, tagged", awaited_with(function, 7))
 
@@ -207,7 +211,7 @@ async def _aiocache() -> Case:
 async def _aiocache_decorated() -> Case:
     from aiocache import cached
 
-    function = cached(ttl=TTL_S)(_number)
+    function = cached(ttl=TTL_S)(number_of)
     await function(7)
     return Case("aiocache @cached", awaited_with(function, 7))
 
@@ -215,6 +219,6 @@ async def _aiocache_decorated() -> Case:
 async def _async_lru() -> Case:
     from async_lru import alru_cache
 
-    function = alru_cache(maxsize=SIZE, ttl=TTL_S)(_number)
+    function = alru_cache(maxsize=SIZE, ttl=TTL_S)(number_of)
     await function(7)
     return Case("async-lru @alru_cache(ttl)", awaited_with(function, 7))

@@ -23,6 +23,13 @@ PEERS = (
 )
 
 
+_READING = (
+    "Cases of one table take turns in one process, several rounds; figures are medians. Read the ratios: absolute "
+    "times move with the machine and with what else runs on it. The peers run with their defaults unless the row says "
+    "otherwise."
+)
+
+
 class Table(msgspec.Struct):
     """Figures side by side; the first column is a name."""
 
@@ -51,22 +58,31 @@ class Section(msgspec.Struct):
 
 def page(sections: Sequence[Section], command: str) -> str:
     """All sections as Markdown, the contract's rows first."""
-    verdicts = [[v.row, v.wanted, v.measured, "reached" if v.reached else "**not reached**"] for s in sections for v in s.verdicts]
+    verdicts = [_cells(verdict) for section in sections for verdict in section.verdicts]
     parts = [
         "# Benchmark results",
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
-        f"Machine: {_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
-        f"{platform.python_implementation()} {platform.python_version()}. Peers: {_versions()}.",
-        "Cases of one table take turns in one process, several rounds; figures are medians. Read the ratios: absolute "
-        "times move with the machine and with what else runs on it. The peers run with their defaults unless the row "
-        "says otherwise.",
+        _machine(),
+        _READING,
         "## What was to be reached",
         _markdown(Table("", ["work", "at least", "measured", ""], verdicts)),
     ]
     for section in sections:
         parts += [f"## {section.title}", section.how]
-        parts += [f"{f'**{table.title}**' + chr(10) * 2 if table.title else ''}{_markdown(table)}" for table in section.tables]
+        for table in section.tables:
+            parts += [f"**{table.title}**"] if table.title else []
+            parts.append(_markdown(table))
     return "\n\n".join(parts) + "\n"
+
+
+def _cells(verdict: Verdict) -> list[str]:
+    return [verdict.row, verdict.wanted, verdict.measured, "reached" if verdict.reached else "**not reached**"]
+
+
+def _machine() -> str:
+    system = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"Machine: {_processor()}, {system}, {python}. Peers: {_versions()}."
 
 
 def _markdown(table: Table) -> str:

@@ -1,5 +1,7 @@
 """Runs every section in a process of its own and writes one page: `python -m bench`, or `--quick` for a smoke run."""
 
+# ruff: noqa: S603  # it starts this interpreter on this benchmark
+
 import argparse
 import importlib
 import subprocess
@@ -50,8 +52,10 @@ def _in_own_process(name: str, *, quick: bool) -> Section | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: shows that it runs, measures nothing")
-    parser.add_argument("--only", action="append", choices=SECTIONS, metavar="SECTION", help=f"repeatable: {', '.join(SECTIONS)}")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes, few rounds: shows that it runs, measures nothing"
+    )
+    parser.add_argument("--only", action="append", choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--out", help="write the page here; without, a full run writes bench/RESULTS.md")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     return parser

@@ -1,5 +1,7 @@
 """A stampede: many callers of one cold key, and what becomes of the followers when the leader is cancelled."""
 
+# ruff: noqa: PLC0415  # a peer is imported where it is measured, so that a missing one leaves the others
+
 import asyncio
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -11,6 +13,9 @@ from genesis_cache.cache import Cache
 CALLERS = 1_000
 FOLLOWERS = 10
 ORIGIN_S = 0.05
+ANSWER = 42
+ALL_SERVED = f"{FOLLOWERS}/{FOLLOWERS}"
+COLUMNS = ["library", "origin calls", "us over the origin, a caller", "followers served", "their origin calls"]
 
 Load = Callable[[], Awaitable[int]]
 Call = Callable[[], Awaitable[int]]
@@ -27,7 +32,7 @@ class Origin:
         """The answer."""
         self.calls += 1
         await asyncio.sleep(ORIGIN_S)
-        return 42
+        return ANSWER
 
 
 def section(*, quick: bool) -> Section:
@@ -37,12 +42,14 @@ def section(*, quick: bool) -> Section:
     calls, served = rows[0][1], rows[0][3]
     return Section(
         "Stampede",
-        f"{CALLERS:,} callers of one cold key whose origin takes {ORIGIN_S * 1000:.0f} ms. Then, on another key, the first "
-        f"of {FOLLOWERS + 1} callers is cancelled while it loads.",
-        [Table("", ["library", "origin calls", "us over the origin, a caller", "followers served", "their origin calls"], rows)],
+        f"{CALLERS:,} callers of one cold key whose origin takes {ORIGIN_S * 1000:.0f} ms. Then, on another key, the "
+        f"first of {FOLLOWERS + 1} callers is cancelled while it loads.",
+        [Table("", COLUMNS, rows)],
         [
             Verdict("stampede", "one load for 1,000 callers", f"{calls} load", calls == "1"),
-            Verdict("stampede, leader cancelled", "no other caller is harmed", f"{served} served", served == f"{FOLLOWERS}/{FOLLOWERS}"),
+            Verdict(
+                "stampede, leader cancelled", "no other caller is harmed", f"{served} served", served == ALL_SERVED
+            ),
         ],
     )
 
@@ -63,7 +70,7 @@ async def _row(name: str, library: Library) -> list[str] | None:
     await asyncio.sleep(ORIGIN_S / 5)
     leader.cancel()
     answers = await asyncio.gather(leader, *followers, return_exceptions=True)
-    served = sum(answer == 42 for answer in answers[1:])
+    served = sum(answer == ANSWER for answer in answers[1:])
     return [name, str(first.calls), f"{over_us:.1f}", f"{served}/{FOLLOWERS}", str(second.calls)]
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from genesis_cache.cli.app import run
 
+# ruff: noqa: S603  # the commands are this interpreter on this package
+
 COMMAND = [sys.executable, "-c", "from genesis_cache.cli import main; main()"]
 
 

@@ -1,5 +1,7 @@
 """The commands together, and what becomes of their errors: one sentence and an exit code, never a traceback."""
 
+# ruff: noqa: FBT002  # typer makes options of parameters and passes them by name
+
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version

@@ -1,5 +1,7 @@
 """Commands on entries: get, set, delete, invalidate, clear."""
 
+# ruff: noqa: FBT001, FBT002, PLR0917  # typer makes options of parameters and passes them by name
+
 import json
 import sys
 from typing import Annotated, Any
@@ -91,9 +93,9 @@ def invalidate(
     urls: Urls = None,
     as_json: Json = False,
 ) -> int:
-    """Forget keys, all that carries a tag, or all whose key matches a pattern, in every tier and every process."""
+    """Forget keys, all with a tag, or all whose key matches a pattern, in every tier and process."""
     if not keys and not tags and pattern is None:
-        raise UsageError("say what to invalidate: KEY..., --tag TAG or --pattern GLOB (everything: genesis-cache clear)")
+        raise UsageError("say what to invalidate: KEY..., --tag TAG or --pattern GLOB; clear forgets everything")
     return _invalidated(place(urls, namespace, owner), keys or [], tags or [], pattern, as_json)
 
 
@@ -101,7 +103,7 @@ def clear(
     namespace: Namespace = None, owner: Owner = None, urls: Urls = None, yes: Yes = False, as_json: Json = False
 ) -> int:
     """Forget everything, or everything of a namespace or an owner."""
-    what = " of ".join(["everything", *(f"{name!r}" for name in (owner, namespace) if name is not None)])
+    what = " of ".join(["everything", *(repr(name) for name in (owner, namespace) if name is not None)])
     if not yes:
         if as_json:
             raise UsageError("with --json nothing can be asked: add --yes")
@@ -132,7 +134,8 @@ def _invalidated(where: Place, keys: list[str], tags: list[str], pattern: str | 
 
 def _told(done: str, document: dict[str, Any], degraded: tuple[str, ...], as_json: bool) -> int:
     status = "degraded" if degraded else "applied"
-    emit(document | {"status": status, "degraded": degraded}, as_json, lambda console: console.print(done, markup=False))
+    whole = document | {"status": status, "degraded": degraded}
+    emit(whole, as_json, lambda console: console.print(done, markup=False))
     if degraded:
         complain(f"not every tier was told: {', '.join(degraded)} could not be reached")
     return COULD_NOT if degraded else DONE

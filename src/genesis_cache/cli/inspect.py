@@ -1,5 +1,7 @@
 """Commands that look and change nothing: stats, explain."""
 
+# ruff: noqa: FBT002  # typer makes options of parameters and passes them by name
+
 from typing import Annotated, Any
 
 import typer

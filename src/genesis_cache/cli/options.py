@@ -42,9 +42,7 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", help="A tag; repeatable
 Pattern = Annotated[
     str | None, typer.Option("--pattern", help="Keys that match: * and ?, at most two stars.", metavar="GLOB")
 ]
-Priority = Annotated[
-    PriorityName | None, typer.Option("--priority", help="How near it is kept.", case_sensitive=False)
-]
+Priority = Annotated[PriorityName | None, typer.Option("--priority", help="How near it is kept.", case_sensitive=False)]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 
 
@@ -61,7 +59,7 @@ def place(urls: list[str] | None, namespace: str | None = None, owner: str | Non
     return Place(tuple(urls or ()), namespace, owner)
 
 
-def ttl_of(text: str | None) -> float | None | Unset:
+def ttl_of(text: str | None) -> float | Unset | None:
     """Seconds of a ttl as typed; `UNSET` where none was given, None where it never expires."""
     if text is None:
         return UNSET

@@ -14,6 +14,8 @@ from genesis_cache.model.errors import CacheError
 DONE = 0
 COULD_NOT = 1
 BAD_USAGE = 2
+_WHOLE = 1000  # from here a figure is shown without decimals
+
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
@@ -34,7 +36,7 @@ def complain(sentence: str) -> None:
     sys.stderr.write(f"genesis-cache: {sentence}\n")
 
 
-def plain(value: object) -> Any:
+def plain(value: object) -> Any:  # noqa: ANN401  # JSON has no type of its own
     """The value as JSON types; bytes in base64, what JSON has no word for as Python writes it."""
     return msgspec.to_builtins(value, enc_hook=repr, str_keys=True)
 
@@ -56,7 +58,7 @@ def _cell(value: object) -> str:
         case bool():
             return "yes" if value else "no"
         case float():
-            return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+            return f"{value:,.4g}" if abs(value) < _WHOLE else f"{value:,.0f}"
         case int():
             return f"{value:,}"
         case _:

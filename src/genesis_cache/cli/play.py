@@ -1,6 +1,7 @@
 """Commands that take a while: demo, simulate, bench."""
 
-import asyncio
+# ruff: noqa: FBT002  # typer makes options of parameters and passes them by name
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def demo(
 
 
 def simulate(
-    trace: Annotated[Path, typer.Argument(help="Text, a key a line or key and size; plain, .gz or .xz.", metavar="TRACE")],
+    trace: Annotated[Path, typer.Argument(help="Text, a key (and size) a line; plain, .gz, .xz.", metavar="TRACE")],
     capacity: Annotated[
         int | None, typer.Option("--capacity", help="Entries held; by default a tenth of the different keys.")
     ] = None,

@@ -30,7 +30,7 @@ class Screen(Protocol):
     def heading(self, text: str) -> None:
         """Begin a part."""
 
-    def say(self, text: str, style: str = "") -> None:
+    def say(self, text: str, style: str = "", /) -> None:
         """One line."""
 
     def running(self, label: str, progress: Progress, hit_ratio: float | None) -> None:
@@ -53,7 +53,7 @@ class SilentScreen:
     def heading(self, text: str) -> None:
         """Nothing."""
 
-    def say(self, text: str, style: str = "") -> None:
+    def say(self, text: str, style: str = "", /) -> None:
         """Nothing."""
 
     def running(self, label: str, progress: Progress, hit_ratio: float | None) -> None:
@@ -75,9 +75,10 @@ class PlainScreen:
         self.say("")
         self.say(text)
 
-    def say(self, text: str, style: str = "") -> None:
+    def say(self, text: str, _style: str = "", /) -> None:
         """The line at once, also into a pipe."""
-        print(text, flush=True)
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
 
     def running(self, label: str, progress: Progress, hit_ratio: float | None) -> None:
         """A line when another fifth is done."""
@@ -106,7 +107,7 @@ class RichScreen:
         self._console.print()
         self._console.rule(Text(text, "bold"), align="left", style="cyan")
 
-    def say(self, text: str, style: str = "") -> None:
+    def say(self, text: str, style: str = "", /) -> None:
         """The line, wrapped to the terminal."""
         self._console.print(Text(text, style))
 

@@ -54,7 +54,7 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
     def ms(self, value: float) -> str:
         """Milliseconds with three digits that matter."""
-        digits = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 4
+        digits = next((digits for least, digits in _MS_DIGITS if value >= least), 4)
         return f"{self.number(value, digits)} ms"
 
     def percent(self, share: float, digits: int = 1) -> str:
@@ -62,6 +62,7 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.number(share * 100, digits)} %"
 
 
+_MS_DIGITS = ((100, 0), (10, 1), (1, 2))  # from so many milliseconds on, so many decimals
 _SWAP = str.maketrans(",.", ".,")
 
 _ENGLISH = Words(
@@ -96,7 +97,7 @@ _ENGLISH = Words(
     goal_cost="cost -60 %",
     update_title="A price changes",
     update_old="from the cache   {took:>11}   {answer}",
-    update_done="price changed at the source; delete_by_tag(\"product:{number}\") forgets all it built",
+    update_done='price changed at the source; delete_by_tag("product:{number}") forgets all it built',
     update_new="asked at once    {took:>11}   {answer}",
     update_again="asked again      {took:>11}   from the cache",
     restart_title="A restart",
@@ -137,7 +138,7 @@ _SPANISH = Words(
     goal_cost="coste -60 %",
     update_title="Cambia un precio",
     update_old="de la caché      {took:>11}   {answer}",
-    update_done="precio cambiado; delete_by_tag(\"product:{number}\") olvida cuanto salió de él",
+    update_done='precio cambiado; delete_by_tag("product:{number}") olvida cuanto salió de él',
     update_new="justo después    {took:>11}   {answer}",
     update_again="otra vez         {took:>11}   de la caché",
     restart_title="Un reinicio",
