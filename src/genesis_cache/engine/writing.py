@@ -335,8 +335,7 @@ class Writing:
             if lane.tier.down is not None or await lane.tier.commit(changes) is None:
                 clear = False
                 continue
-            lane.kills = lane.kills[len(kills) :]
-            lane.removes = {digest: r for digest, r in lane.removes.items() if removes.get(digest) is not r}
+            lane.paid(len(kills), removes)
             if kills and lane is core.authority:
                 self._hearing.start_over()
         return clear
