@@ -163,7 +163,7 @@ class Reading:
             if answer is None:
                 lane.meter.misses += 1
                 continue
-            record = core.codec.decode(answer, address) if isinstance(answer, bytes | memoryview) else None
+            record = core.codec.decode(answer, address) if type(answer) is bytes or type(answer) is memoryview else None
             if record is None or record.isolate or not self._fresh(view, record):
                 return SLOW  # stale, of an older log, undecodable or not here yet: for the road that can tell them apart
             if started:

@@ -54,6 +54,8 @@ from genesis_cache.tiers.segments.writing import Batch, VersionOf
 VIEW_FROM = 64 * 1024  # bytes from which an envelope is handed out without copying it
 OPEN_PATIENCE_S = 30.0  # how long an opener waits for another that makes or recovers the store
 
+KNOWN_SLOTS = 4096  # places of records read lately, remembered by a process: about a megabyte
+
 _split = struct.Struct("<Q8s16x").unpack
 _row = ROW.unpack_from
 _core = CORE.unpack_from
@@ -99,6 +101,7 @@ class SegmentStore:
         self._buckets_at = self._buckets = 1
         self._mapped: dict[int, Mapped] = {}
         self._marks = False
+        self._known: dict[bytes, tuple[int, bytes, int, bytes, float, int, int, int, int]] = {}
         _stores.add(self)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -162,6 +165,7 @@ class SegmentStore:
 
     def _let_go(self) -> None:
         self._view = None
+        self._known.clear()
         parts, self._parts = self._parts, None
         if parts is not None:
             parts.index.close()
@@ -202,13 +206,34 @@ class SegmentStore:
         view = self._view
         if view is None:
             raise StoreError("disk store: it is closed; call open() first")
+        known = self._known.get(digest)
+        if known is None:
+            return self._search(view, digest)
+        print_at, fingerprint, row_at, row, gone_at, used_at, segment, start, end = known
+        if view[print_at : print_at + 8] != fingerprint or view[row_at : row_at + _ROW_SIZE] != row:
+            self._known.pop(digest, None)
+            return self._search(view, digest)
+        if gone_at <= self._wall():
+            return None
+        if self._marks and not view[used_at]:
+            view[used_at] = 1
+        try:
+            mapped, whole, _ = self._mapped[segment]
+        except KeyError:
+            return self._search(view, digest)
+        return mapped[start:end] if end - start < VIEW_FROM else whole[start:end]
+
+    def _search(self, view: mmap.mmap, digest: bytes) -> Buffer | None:
+        """Find the slot, and remember it if its record was checked before: next time it only has to be unchanged."""
         number, fingerprint = _split(digest)
         bucket = self._buckets_at + number % self._buckets * BUCKET
         found = view.find(fingerprint, bucket, bucket + FINGERPRINTS)
         if found < 0:
             return None
         at = (found - bucket) >> 3
-        segment, offset, length, checksum, gone_at = _row(view, bucket + ROWS_AT + at * _ROW_SIZE)
+        row_at = bucket + ROWS_AT + at * _ROW_SIZE
+        row = view[row_at : row_at + _ROW_SIZE]
+        segment, offset, length, checksum, gone_at = _row(row)
         if gone_at <= self._wall():
             return None
         try:
@@ -217,9 +242,13 @@ class SegmentStore:
                 return self._look_closer(digest)
         except (KeyError, IndexError, struct.error):
             return self._look_closer(digest)
-        if self._marks and not view[bucket + USED_AT + at]:
-            view[bucket + USED_AT + at] = 1
+        used_at = bucket + USED_AT + at
+        if self._marks and not view[used_at]:
+            view[used_at] = 1
         start = offset + _RECORD_SIZE
+        if len(self._known) >= KNOWN_SLOTS:
+            self._known.clear()
+        self._known[digest] = (found, fingerprint, row_at, row, gone_at, used_at, segment, start, start + length)
         return mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
 
     def _look_closer(self, digest: bytes) -> Buffer | None:
