@@ -139,13 +139,16 @@ class Cache:
 
     async def set(self, key: str, value: Any, **options: Any) -> Outcome:
         """Store a value in every tier; SerializationError, and nothing stored, if no far tier could give it back."""
-        return await self.set_many({key: value}, **options)
+        plan, cache = self._plan(options)
+        if not self._engine.core.opened:
+            await self._engine.open()
+        return await self._engine.writing.set_many(cache._view, ((key, value),), plan)  # noqa: SLF001
 
     async def set_many(self, items: Mapping[str, Any], **options: Any) -> Outcome:
         """Store several values with the same options; all keys and values are checked before any is stored."""
         plan, cache = self._plan(options)
         await self._ready()
-        return await self._engine.writing.set_many(cache._view, list(items.items()), plan)  # noqa: SLF001
+        return await self._engine.writing.set_many(cache._view, items.items(), plan)  # noqa: SLF001
 
     async def delete(self, *keys: str) -> Outcome:
         """Forget keys everywhere; loads of them that have begun will not be stored."""
