@@ -63,7 +63,7 @@ def test_a_tenth_must_be_saved(method: str) -> None:
             number, data = Compressor(method).shrink(block)
             assert (number == STORED) == (data is block)
             assert number == STORED or len(data) <= 0.9 * size
-            if share <= 5:  # noqa: PLR2004  # percent
+            if share <= 5:
                 assert number == STORED
 
 
@@ -82,9 +82,9 @@ def test_incompressible_values_cost_little() -> None:
             raise NotImplementedError
 
     compressor = Compressor("zlib")
-    compressor._method = Counting()  # noqa: SLF001  # the real method, with a count of what it was given
+    compressor._method = Counting()
     assert compressor.shrink(os.urandom(10_000_000))[0] == STORED
-    assert sum(seen) <= 4096  # noqa: PLR2004  # bytes
+    assert sum(seen) <= 4096
     assert compressor.shrink(TEXT.encode() * 10_000)[0] == ZLIB
 
 
@@ -114,7 +114,7 @@ def test_a_bomb_that_lies_about_its_size_is_refused(number: int, bomb: bytes, cl
 def test_a_bomb_above_the_limit_is_a_miss(method: str) -> None:
     """A small envelope that says it inflates beyond the limit is a miss without being inflated."""
     envelope = Codec(compression=method).encode(record(b"\x00" * 10_000_000))
-    assert len(envelope) < 100_000  # noqa: PLR2004  # bytes
+    assert len(envelope) < 100_000
     assert Codec(max_bytes=9_999_999).decode(envelope, ADDRESS) is None
     assert Codec(max_bytes=10_000_000).decode(envelope, ADDRESS) is not None
 
@@ -127,7 +127,7 @@ def test_what_is_not_a_compressed_form_is_refused(method: int) -> None:
     size = len(TEXT) * 100
     assert inflate(method, whole, size) == TEXT.encode() * 100
     for wrong in (b"", b"garbage", whole[:-1], whole[: len(whole) // 2], whole + b"x", whole + whole):
-        with pytest.raises(Exception, match=r".+"):  # noqa: PT011  # each library has errors of its own
+        with pytest.raises(Exception, match=r".+"):
             inflate(method, wrong, size)
 
 
@@ -164,7 +164,7 @@ def test_a_process_without_zstd_misses_and_uses_zlib() -> None:
     """Where zstd is not installed, what was stored with it is a miss, `auto` means zlib, and `zstd` says what to do."""
     envelope = Codec(compression="zstd").encode(record("x" * 5000))
     source = str(Path(__file__).parents[2] / "src")
-    ran = subprocess.run(  # noqa: S603  # our own interpreter and code
+    ran = subprocess.run(
         [sys.executable, "-c", WITHOUT_ZSTD],
         input=envelope,
         capture_output=True,

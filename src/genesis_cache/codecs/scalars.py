@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from struct import Struct
-from uuid import SafeUUID, UUID
+from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
 from genesis_cache.codecs.refusal import refuse
@@ -37,9 +37,10 @@ def _pack_zone(zone: tzinfo | None) -> bytes:
         return b""
     if type(zone) is ZoneInfo and zone.key:
         return b"z" + zone.key.encode()
-    if type(zone) is timezone:
-        return b"o" + _pack_offset(zone)
-    refuse(f"its time zone is a {type(zone).__module__}.{type(zone).__qualname__}: use zoneinfo.ZoneInfo or timezone")
+    if type(zone) is not timezone:
+        kind = f"{type(zone).__module__}.{type(zone).__qualname__}"
+        refuse(f"its time zone is a {kind}: use zoneinfo.ZoneInfo or datetime.timezone")
+    return b"o" + _pack_offset(zone)
 
 
 def _pack_offset(zone: timezone) -> bytes:

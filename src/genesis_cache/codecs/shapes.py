@@ -231,18 +231,19 @@ class ModelShape:
         self.cls: Any = cls
         fields: dict[str, Any] = cls.__pydantic_fields__
         self._names = tuple(fields)
+        self._all = frozenset(fields)
         self._recomputed = _cached_properties(cls)
         hints = ((name, described(field.annotation)) for name, field in fields.items())
         private = sorted(getattr(cls, "__private_attributes__", {}))
         self.token = _token("pydantic", cls, chain(hints, private))
 
     def parts(self, value: Any) -> list[object]:
-        """Fields, the rest of ``__dict__``, the names of the fields that were set (None: all), extra and private attributes."""
+        """Fields, the rest of ``__dict__``, names of the fields that were set (None: all), extra, private attributes."""
         held, names_set = vars(value), value.__pydantic_fields_set__
         return [
             *(held.get(name, ABSENT) for name in self._names),
             _rest(held, self._names, self._recomputed) or None,
-            None if len(names_set) == len(self._names) else sorted(names_set),
+            None if names_set == self._all else sorted(names_set),
             value.__pydantic_extra__,
             value.__pydantic_private__,
         ]
