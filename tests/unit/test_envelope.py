@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
+from fractions import Fraction
+from ipaddress import ip_address, ip_network
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -346,6 +348,8 @@ GOLDEN_VALUES: dict[str, object] = {
     "decimal": Decimal("-1.50"),
     "uuid": UUID(int=7),
     "complex": 1 - 2j,
+    "texts": [Fraction(1, 3), ip_address("10.0.0.1"), ip_address("::1"), ip_network("10.0.0.0/8"), ip_network("::/0")],
+    "paths": [PurePosixPath("a/b"), PureWindowsPath("c:/d")],
     "dataclass": Item("n", {1}),
     "enum": Kind.A,
     "named-tuple": Row(1, "b"),

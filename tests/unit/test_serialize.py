@@ -2,6 +2,7 @@
 
 import enum
 import math
+import re
 import subprocess
 import sys
 import types
@@ -11,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, ClassVar, Generic, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -235,6 +238,14 @@ EXACT = [
     uuid.UUID(int=5),
     uuid.UUID(int=5, is_safe=uuid.SafeUUID.unsafe),
     complex(1, -2.5),
+    Fraction(-1, 3),
+    IPv4Address("10.0.0.1"),
+    IPv6Address("fe80::1%eth0"),
+    IPv4Network("10.0.0.0/8"),
+    IPv6Network("::/0"),
+    Path("/tmp/ñ"),  # noqa: S108  # no file is touched
+    PurePosixPath("a/../b"),
+    PureWindowsPath("C:/x"),
     Colour.RED,
     Colour.CRIMSON,
     Colour.BLUE,
@@ -258,6 +269,8 @@ EXACT = [
     User.model_construct(id="not an int"),  # type: ignore[arg-type]  # an unvalidated state must survive too
     Loose(id=1, other={"x": (1, 2)}),  # type: ignore[call-arg]  # extra attributes are allowed by its configuration
     Many([1, 2]),
+    pydantic.HttpUrl("https://example.com/a?b=ñ#c"),
+    pydantic.PostgresDsn("postgresql://u:p@h:5432/d"),
     Checked(1, date(2026, 1, 1)),
     OrderedDict([("b", 1), ("a", (2,))]),
     Counter({"a": 3, (1, 2): -1}),
@@ -471,8 +484,9 @@ REFUSED = [
     ValueError("x"),
     Failing(1),
     sys,
-    Path("a"),
     range(3),
+    re.compile("a"),
+    pydantic.SecretStr("x"),
     memoryview(b"x"),
     types.SimpleNamespace(a=1),
     types.MappingProxyType({}),
@@ -524,6 +538,16 @@ def test_the_message_names_the_path_the_type_and_the_way_out() -> None:
         codec().encode(record({"a": {(1,): 2, "k": Other()}}))
     with pytest.raises(SerializationError, match=r"value\[3\].*surrogate"):
         codec().encode(record([1, 2, 3, "\ud800"]))
+
+
+class Locked(pydantic.BaseModel):
+    _lock: object = pydantic.PrivateAttr(default_factory=object)
+
+
+def test_the_message_names_a_private_attribute() -> None:
+    """A private attribute of a model that cannot be stored is named."""
+    with pytest.raises(SerializationError, match=r"value\.__pydantic_private__\['_lock'\]"):
+        codec().encode(record(Locked()))
 
 
 def cyclic_list() -> object:
