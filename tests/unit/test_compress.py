@@ -1,9 +1,11 @@
 """Compression: only where it saves, never for what is secret, and no bomb goes off."""
 
+import importlib
 import os
 import random
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 import zstandard
 
 from genesis_cache.codecs.codec import Codec
-from genesis_cache.codecs.compress import STORED, ZLIB, ZSTD, Compressor, inflate
+from genesis_cache.codecs.compress import STORED, ZLIB, ZSTD, BuiltinZstd, Compressor, PackageZstd, inflate
 from genesis_cache.codecs.envelope import intact
 from genesis_cache.model.entry import Record
 from genesis_cache.model.errors import SettingsError
@@ -97,7 +99,6 @@ def test_a_sensitive_value_is_never_compressed() -> None:
     assert len(codec.encode(record("a" * 5000))) < min(sizes)
 
 
-GIB = 2**30
 BOMB_ZLIB = zlib.compress(bytes(64 * 2**20), 9)
 BOMB_ZSTD = zstandard.ZstdCompressor().compress(bytes(64 * 2**20))
 
@@ -106,8 +107,14 @@ BOMB_ZSTD = zstandard.ZstdCompressor().compress(bytes(64 * 2**20))
 @pytest.mark.parametrize("claimed", [0, 1, 1000, 2**20, 64 * 2**20 - 1, 64 * 2**20 + 1])
 def test_a_bomb_that_lies_about_its_size_is_refused(number: int, bomb: bytes, claimed: int) -> None:
     """A payload that inflates to more or less than it says is refused before more than that is made."""
-    with pytest.raises(ValueError, match="size"):
-        inflate(number, bomb, claimed)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="size"):
+            inflate(number, bomb, claimed)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= 2 * claimed + 2**18
 
 
 @pytest.mark.parametrize("method", ["zlib", "zstd"])
@@ -139,10 +146,28 @@ def test_unknown_methods_are_refused() -> None:
         inflate(STORED, b"x", 2)
 
 
+def builtin_zstd() -> BuiltinZstd:
+    """The module of Python 3.14, or the same code packaged for older ones."""
+    name = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    return BuiltinZstd(importlib.import_module(name))
+
+
+def test_both_makers_of_zstd_read_each_other() -> None:
+    """What Python's own zstd writes the package reads, and the other way round; bombs and tails are refused by both."""
+    own, package = builtin_zstd(), PackageZstd(zstandard)
+    data = TEXT.encode() * 100
+    assert own.inflate(package.deflate(data), len(data)) == data
+    assert package.inflate(own.deflate(data), len(data)) == data
+    for wrong, size in ((BOMB_ZSTD, 1000), (own.deflate(data) + b"x", len(data)), (own.deflate(data)[:-1], len(data))):
+        for method in (own, package):
+            with pytest.raises(Exception, match=r".+"):
+                method.inflate(wrong, size)
+
+
 WITHOUT_ZSTD = """
 import sys
 sys.modules["zstandard"] = None
-sys.modules["compression"] = None
+sys.modules["compression"] = sys.modules["compression.zstd"] = sys.modules["backports.zstd"] = None
 from genesis_cache.codecs.codec import Codec
 from genesis_cache.codecs.compress import has_zstd
 from genesis_cache.model.entry import Record

@@ -279,6 +279,17 @@ def test_nested_extensions_are_a_miss() -> None:
     assert Codec().decode(forged, ADDRESS) is None
 
 
+@pytest.mark.parametrize("content", [[1, 2, 1, 3], [1, 2, 3], [[1], 2]], ids=["twice", "odd", "unhashable"])
+def test_pairs_that_are_no_mapping_are_a_miss(content: list[object]) -> None:
+    """A stored mapping with a key twice, without its value, or with a key that cannot be one is a miss."""
+    pairs = msgspec.msgpack.encode(msgspec.msgpack.Ext(23, msgspec.msgpack.encode(content)))
+    assert Codec().decode(with_payload(pairs, 4), ADDRESS) is None
+    pairs = msgspec.msgpack.encode(msgspec.msgpack.Ext(23, msgspec.msgpack.encode([1, 2])))
+    found = Codec().decode(with_payload(pairs, 4), ADDRESS)
+    assert found is not None
+    assert found.value == {1: 2}
+
+
 def test_more_than_the_limit_is_a_miss() -> None:
     """A stored value larger than this process allows is not read."""
     envelope = Codec(compression="off").encode(make(b"x" * 2000))
