@@ -1,6 +1,6 @@
 """Records to envelopes and back: the codecs' door. A stored envelope that is not right is a miss, never an error."""
 
-import struct
+from struct import error as StructError
 
 import msgspec
 
@@ -77,7 +77,7 @@ class Codec:
             method, payload = self._compressor.shrink(payload)
         try:
             front = _front(record, codec, method, stored.SENSITIVE if sensitive else 0, (len(payload), size))
-        except (struct.error, OverflowError) as error:
+        except (StructError, OverflowError) as error:
             raise SerializationError(f"a number of the record is out of range: {error}") from None
         return stored.seal(front, payload)
 
