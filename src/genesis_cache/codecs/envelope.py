@@ -50,7 +50,7 @@ TTL, VERSION, EXTRA, TAGS, ISOLATE, SENSITIVE, SEALED = (int(flag) for flag in F
 
 
 class Peek(msgspec.Struct, frozen=True, gc=False):
-    """What the fixed header says. Times are wall seconds since 1970; ``ttl`` None and ``gone_at`` infinity: for ever."""
+    """What the fixed header says. Wall seconds since 1970; ``ttl`` None and ``gone_at`` infinity: for ever."""
 
     seq: int
     epoch: int
