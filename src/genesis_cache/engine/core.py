@@ -178,15 +178,11 @@ class Core:
 
     def plan(self, view: View, options: EntryOptions) -> Plan:
         """The options of a call with all defaults filled in: content type, then namespace, then cache."""
-        return resolve(options, view.defaults, self.settings)
+        return _known_tiers(resolve(options, view.defaults, self.settings))
 
     def plan_of(self, view: View, options: Mapping[str, object]) -> Plan:
         """The same for a call's keyword arguments; TypeError or ValueError for what is no option or no value of one."""
-        plan = plan_of(options, view.defaults, self.settings)
-        if plan.tiers is not None and (unknown := plan.tiers.difference(TIERS)):
-            msg = f"tiers names {', '.join(sorted(unknown))}: the tiers are {', '.join(TIERS)}"
-            raise ValueError(msg)
-        return plan
+        return _known_tiers(plan_of(options, view.defaults, self.settings))
 
     def require_open(self) -> None:
         """`CacheClosed` on a cache that was closed."""
@@ -208,3 +204,10 @@ class Core:
             return False
         entry.epoch = epoch
         return True
+
+
+def _known_tiers(plan: Plan) -> Plan:
+    if plan.tiers is not None and (unknown := plan.tiers.difference(TIERS)):
+        msg = f"tiers names {', '.join(sorted(unknown))}: the tiers are {', '.join(TIERS)}"
+        raise ValueError(msg)
+    return plan
