@@ -111,7 +111,7 @@ class Cache:
                     entry.mark = True
                 self._meter.near_hits += 1
                 return entry.value
-        return await self._reading.get(self._view, _text(key), default, allow_stale=allow_stale)
+        return await self._reading.get(self._view, key if type(key) is str else _text(key), default, allow_stale=allow_stale)
 
     def peek(self, key: str, default: Any = None) -> Any:
         """The fresh value if the nearest tier holds it, or the default; never waits."""

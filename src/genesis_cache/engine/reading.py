@@ -32,7 +32,7 @@ from genesis_cache.policies.freshness import Verdict, judge, remaining
 from genesis_cache.tiers.base import Buffer
 
 SERVED = (Verdict.FRESH, Verdict.REFRESH)
-TIMED_EVERY = 16  # reads of a far tier that answers at once, of which one is timed
+TIMED_MASK = 15  # of 16 reads of a far tier that answers at once one is timed
 
 
 class Slow(Enum):
@@ -124,7 +124,8 @@ class Reading:
         if not core.opened:
             await self._open()
         if core.memory is None:
-            self._hearing.listen_if_due(core.clock.now())
+            if core.clock.now() >= core.floors.heard_until:
+                self._hearing.listen()
         else:
             entry, verdict = self.near(view, key)
             if entry is not None and (allow_stale or verdict in SERVED):
@@ -158,28 +159,23 @@ class Reading:
         core = self._core
         for lane in core.lanes:
             lane.reads += 1
-            started = time.perf_counter() if lane.reads % TIMED_EVERY == 0 else 0.0
+            started = 0.0 if lane.reads & TIMED_MASK else time.perf_counter()
             answer = lane.get(address)
             if answer is None:
                 lane.meter.misses += 1
                 continue
             record = core.codec.decode(answer, address) if type(answer) is bytes or type(answer) is memoryview else None
-            if record is None or record.isolate or not self._fresh(view, record):
-                return SLOW  # stale, of an older log, undecodable or not here yet: for the road that can tell them apart
+            if record is None or record.isolate or record.epoch != core.log_epoch:
+                return SLOW  # undecodable, of an older log or not here yet: for the road that can tell them apart
+            if record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq):
+                return SLOW
+            if (record.swr or record.sie) and remaining(record, core.clock.wall()) <= 0:
+                return SLOW  # without these a tier does not give it out once it is past its ttl
             if started:
                 lane.meter.latency.add(time.perf_counter() - started)
             self._found(view, lane, record)
             return record
         return None
-
-    def _fresh(self, view: View, record: Record) -> bool:
-        core = self._core
-        if record.epoch != core.log_epoch:
-            return False
-        if (record.swr or record.sie) and remaining(record, core.clock.wall()) <= 0:
-            return False  # without these a tier does not give it out once it is past its ttl
-        alive = record.seq >= core.floors.top
-        return alive or not core.floors.killer(view.reach, record.address.key, record.tags, record.seq)
 
     def _found(self, view: View, lane: Lane, record: Record) -> Entry | None:
         """A hit below memory: counted, told to who wants to know, and promoted where there is a memory tier."""
