@@ -291,7 +291,7 @@ EXACT = [
 ]
 
 
-@pytest.mark.parametrize("value", EXACT, ids=lambda value: f"{type(value).__name__}-{value!r:.30}")
+@pytest.mark.parametrize("value", EXACT, ids=lambda value: type(value).__name__)
 def test_every_type_comes_back(value: object) -> None:
     """A value comes back equal and of the same type, alone and inside other values."""
     found = through(value)
