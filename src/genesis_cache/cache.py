@@ -67,7 +67,7 @@ class Cache:
 
     def _other(self, view: View) -> Cache:
         cache = object.__new__(Cache)
-        cache._bind(self._engine, view)  # noqa: SLF001  # another view of the same kind
+        cache._bind(self._engine, view)  # another view of the same kind
         return cache
 
     @classmethod
@@ -111,7 +111,9 @@ class Cache:
                     entry.mark = True
                 self._meter.near_hits += 1
                 return entry.value
-        return await self._reading.get(self._view, key if type(key) is str else _text(key), default, allow_stale=allow_stale)
+        return await self._reading.get(
+            self._view, key if type(key) is str else _text(key), default, allow_stale=allow_stale
+        )
 
     def peek(self, key: str, default: Any = None) -> Any:
         """The fresh value if the nearest tier holds it, or the default; never waits."""
@@ -119,7 +121,7 @@ class Cache:
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The fresh values of those keys that have one."""
-        return await self._reading.get_many(self._view, _keys(keys))
+        return await self._engine.bulk.get_many(self._view, _keys(keys))
 
     async def get_or_set(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
         """The value; loaded at most once for all who ask for it at the same time, and stored in every tier.

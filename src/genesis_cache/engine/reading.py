@@ -8,7 +8,7 @@ join or lead the flight of the key; wait for it as long as the caller may; serve
 import asyncio
 import contextvars
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from enum import Enum
 from typing import Any
 
@@ -25,7 +25,6 @@ from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import LoaderTimeout
 from genesis_cache.model.keys import Address
-from genesis_cache.model.missing import MISSING
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
@@ -122,7 +121,7 @@ class Reading:
         """The fresh value from the nearest tier that has one; a stale one only where asked for; else the default."""
         core = self._core
         if not core.opened:
-            await self._open()
+            await self.open()
         if core.memory is None:
             if core.clock.now() >= core.floors.heard_until:
                 self._hearing.listen()
@@ -205,17 +204,18 @@ class Reading:
                 answer = lane.get(address)
                 if answer is not None and not isinstance(answer, bytes | memoryview):
                     answer = await self._within_budget(answer)
-                record = self._accept(view, lane, answer, address)
+                record = self.accept(view, lane, answer, address)
                 lane.meter.latency.add(time.perf_counter() - started)
                 if record is not None and remaining(record, core.clock.wall()) > 0:
-                    return self._promoted(view, record, token, lane)
+                    return self.promoted(view, record, token, lane)
                 lane.meter.misses += 1
                 old = old or record
-            return (None, Verdict.GONE) if old is None else self._promoted(view, old, token, None)
+            return (None, Verdict.GONE) if old is None else self.promoted(view, old, token, None)
         finally:
             core.fills.end()
 
-    def _promoted(self, view: View, record: Record, token: int, lane: Lane | None) -> tuple[Entry, Verdict]:
+    def promoted(self, view: View, record: Record, token: int, lane: Lane | None) -> tuple[Entry, Verdict]:
+        """An accepted record as an entry, promoted; ``lane`` None: it is stale, and no hit."""
         entry = None if lane is None else self._found(view, lane, record)
         if entry is None:
             entry = self._writing.promote(view, record, token)
@@ -227,7 +227,7 @@ class Reading:
         done, _ = await asyncio.wait({future}, timeout=self._core.settings.cache_far_budget_ms / 1000)
         return future.result() if done else None
 
-    def _accept(self, view: View, lane: Lane, answer: Buffer | None, address: Address) -> Record | None:
+    def accept(self, view: View, lane: Lane, answer: Buffer | None, address: Address) -> Record | None:
         """The record in an envelope, if it is this key's, of this log, alive, and still within its times."""
         if answer is None:
             return None
@@ -247,7 +247,7 @@ class Reading:
     async def get_or_set(self, view: View, key: str, load: Load, plan: Plan) -> object:
         """The value, loaded at most once however many callers want it at this moment."""
         if not self._core.opened:
-            await self._open()
+            await self.open()
         while True:
             entry, verdict = self.near(view, key)
             if verdict is Verdict.FRESH and entry is not None:
@@ -295,7 +295,7 @@ class Reading:
     async def refresh(self, view: View, key: str, load: Load, plan: Plan) -> object:
         """Load now, whatever is held, store it and return it; joins a load that is under way."""
         if not self._core.opened:
-            await self._open()
+            await self.open()
         while True:
             entry, _ = self.near(view, key)
             joined = self.position()
@@ -484,7 +484,9 @@ class Reading:
             del view.space.flights[view.map_key(key)]  # a hung load does not hold its key
         self._core.load_results["timeout"] += 1
         limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout
-        msg = f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
+        msg = (
+            f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
+        )
         raise LoaderTimeout(msg)
 
     @staticmethod
@@ -497,53 +499,8 @@ class Reading:
         if job.stale is not None and job.stale.extra is not None:
             job.stale.extra.retry_at = self._core.clock.now() + job.plan.retry_after
 
-    # -- many keys: the same road ---------------------------------------------------------------------------------------
-
-    async def get_many(self, view: View, keys: Sequence[str]) -> dict[str, object]:
-        """The fresh values of those keys that have one: memory first, then one batch a tier for all that is missing."""
-        if not self._core.opened:
-            await self._open()
-        found: dict[str, object] = {}
-        missing: list[Address] = []
-        for key in dict.fromkeys(keys):
-            entry, verdict = self.near(view, key)
-            if entry is not None and verdict in SERVED:
-                found[key] = self.serve(view, key, entry)
-            else:
-                missing.append(view.address(key))
-        if missing:
-            found |= await self._further_many(view, missing)
-            for address in missing:
-                if address.key not in found:
-                    self.missed(view, address.key)
-        return found
-
-    async def _further_many(self, view: View, missing: Sequence[Address]) -> dict[str, object]:
-        core = self._core
-        if core.memory is not None:
-            core.near_meter.misses += len(missing)
-        found: dict[str, object] = {}
-        self._hearing.listen()
-        token = core.fills.begin()
-        try:
-            for lane in core.lanes:
-                wanted = [address for address in missing if address.key not in found]
-                if not wanted or lane.owed:
-                    continue
-                started = time.perf_counter()
-                answers = await lane.tier.get_many(wanted)
-                for address, answer in zip(wanted, answers, strict=True):
-                    record = self._accept(view, lane, answer, address)
-                    if record is not None and remaining(record, core.clock.wall()) > 0:
-                        found[address.key] = own_value(self._promoted(view, record, token, lane)[0])
-                    else:
-                        lane.meter.misses += 1
-                lane.meter.latency.add((time.perf_counter() - started) / len(wanted))
-        finally:
-            core.fills.end()
-        return found
-
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Open the cache at its first use; CacheClosed if it was closed."""
         if self.opener is not None:
             await self.opener()
 

@@ -61,6 +61,10 @@ class Rewriting:
         return stored_record(self._core, address, entry), verdict in FRESH
 
     async def _write(self, view: View, record: Record) -> Outcome:
-        options = EntryOptions.of(priority=record.priority, tiers=record.tiers) if record.tiers else EntryOptions.of(priority=record.priority)
+        options = (
+            EntryOptions.of(priority=record.priority, tiers=record.tiers)
+            if record.tiers
+            else EntryOptions.of(priority=record.priority)
+        )
         record.seq, record.epoch = self._writing.position(), self._core.log_epoch
         return await self._writing.write(view, [record], self._core.plan(view, options))

@@ -13,7 +13,7 @@ from genesis_cache.engine.entries import lifetime, make_record, near_entry, stor
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import SerializationError
-from genesis_cache.model.keys import Address, address_of
+from genesis_cache.model.keys import address_of
 from genesis_cache.model.missing import MISSING, Missing
 from genesis_cache.model.notice import Kind, Notice
 from genesis_cache.model.options import Plan
@@ -48,7 +48,9 @@ class Writing:
         return self.write(
             view,
             [
-                make_record(view.address(key), value, plan, lifetime(plan, value, loaded=False), wall, seq, core.log_epoch)
+                make_record(
+                    view.address(key), value, plan, lifetime(plan, value, loaded=False), wall, seq, core.log_epoch
+                )
                 for key, value in items
             ],
             plan,
@@ -302,7 +304,9 @@ class Writing:
                 self._settle_near(place, entry, receipts[n] if receipts else Receipt())
         if None not in answers:
             return DONE
-        return Outcome(tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None))
+        return Outcome(
+            tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
+        )
 
     async def _commit_lane(self, lane: Lane, batch: Sequence[Change]) -> list[Receipt] | None:
         """One tier's receipts, or None: then the changes are owed. A cancelled caller leaves the outcome unknown: owed."""
