@@ -4,6 +4,8 @@ A shape's ``token`` stands for the class in stored bytes: a digest of its module
 that another class, or this one with other fields, is never taken for it.
 """
 
+# ruff: noqa: ANN401  # each shape takes instances of its own class, known only by looking
+
 import dataclasses
 import functools
 import re
