@@ -11,6 +11,7 @@ import types
 import uuid
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
@@ -784,6 +785,29 @@ def test_of_two_classes_with_one_name_the_newest_counts() -> None:
     assert type(found.value) is same
     using.register(other)
     assert using.decode(envelope, ADDRESS) is None
+
+
+def test_classes_made_without_end_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that keeps making and storing new classes does not grow for ever; what it stored last comes back."""
+    monkeypatch.setattr("genesis_cache.codecs.registry._MAX_CLASSES", 10)
+    using = codec()
+    made = [msgspec.defstruct(f"Made{number}", [("a", int)]) for number in range(15)]
+    stored = [using.encode(record(cls(1))) for cls in made]
+    found = [using.decode(envelope, ADDRESS) for envelope in stored]
+    assert found[:5] == [None] * 5
+    assert [type(one.value) for one in found[5:] if one is not None] == made[5:]
+
+
+def test_threads_share_a_codec() -> None:
+    """One codec serves many threads at once, compression included, without mixing anything up."""
+    using = codec()
+    values = [{"who": (number,), "text": f"{number} " * 3000} for number in range(8)]
+
+    def work(value: dict[str, Any]) -> bool:
+        return all(through(value, using) == value for _ in range(100))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, values))
 
 
 FRESH_PROCESS = """
