@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.keys import Address
 from genesis_cache.tiers.base import (
@@ -46,7 +48,7 @@ from genesis_cache.tiers.segments.layout import (
     State,
 )
 from genesis_cache.tiers.segments.locks import Leases, Presence, WriterLock
-from genesis_cache.tiers.segments.log import Log, floors_of, parse_notices
+from genesis_cache.tiers.segments.log import Log, floors_of
 from genesis_cache.tiers.segments.parts import Parts
 from genesis_cache.tiers.segments.writing import Batch, VersionOf
 
@@ -145,6 +147,7 @@ class SegmentStore:
         self._buckets_at, self._buckets = geometry.buckets_at, geometry.buckets
         self._mapped = segments.mapped
         self._marks = not self._folder.read_only
+        log.follow(_whole(index.newest()))
         self._batch = Batch(parts, self._wall, self._version_of, self._origin)
         self._parts = parts
         self._view = index.map
@@ -347,7 +350,7 @@ class SegmentStore:
         state = parts.index.newest()
         if state is None or after.epoch != parts.index.geometry.epoch or not state.reach <= after.seq <= state.seq:
             return None
-        with in_words("read the log"), suppress(ValueError):
+        with in_words("read the log"), suppress(ValueError, msgspec.DecodeError):
             found = parts.log.after(state, after.seq)
             newer = parts.index.newest()
             if newer is not None and newer.log_number - state.log_number < 2:  # noqa: PLR2004  # its file was not reused
@@ -360,7 +363,7 @@ class SegmentStore:
         with in_words("read the log"):
             self._lock.wait()
             try:
-                return floors_of(parse_notices(parts.log.raw(self._begun(parts))))
+                return floors_of(parts.log.raw(self._begun(parts)))
             finally:
                 self._lock.free()
 
