@@ -99,7 +99,7 @@ class SegmentStore:
         self._presence = Presence(self._folder)
         self._leases = Leases(self._folder)
         self._opening = threading.RLock()
-        self._parts: Parts | None = None
+        self._batch: Batch | None = None
         self._sweep_at = 0
         self._recount = False
         # what `get` needs, flat: the mapped index (None while closed), its geometry, the segments, whether to mark
@@ -114,7 +114,7 @@ class SegmentStore:
     def open(self) -> None:
         """Make or open it. Whoever opens it while nobody else does checks its books and makes it anew if need be."""
         with self._opening:
-            if self._parts is not None:
+            if self._batch is not None:
                 return
             try:
                 with in_words("open the store"):
@@ -149,16 +149,14 @@ class SegmentStore:
         self._marks = not self._folder.read_only
         log.follow(_whole(index.newest()))
         self._batch = Batch(parts, self._wall, self._version_of, self._origin)
-        self._parts = parts
         self._view = index.map
 
     def close(self) -> None:
         """Let go of everything; the last user of the store also brings its books to the disk."""
         with self._opening:
-            parts = self._parts
-            if parts is not None and not self._folder.read_only:
+            if self._batch is not None and self._marks:
                 with suppress(OSError, StoreError):
-                    self._leave(parts)
+                    self._leave(self._batch.parts)
             self._let_go()
 
     def _leave(self, parts: Parts) -> None:
@@ -172,9 +170,9 @@ class SegmentStore:
 
     def _let_go(self) -> None:
         self._view = None
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            parts.close()
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            batch.parts.close()
         self._leases.close()
         self._presence.leave()
         self._lock.close()
@@ -185,9 +183,9 @@ class SegmentStore:
         self._opening = threading.RLock()
         self._lock.forget()
         self._leases.forget()
-        if self._parts is None:
+        if self._batch is None:
             return
-        self._parts.segments.stop_writing()
+        self._batch.parts.segments.stop_writing()
         try:
             if self._presence.rejoin():
                 self._lock.open()
@@ -196,11 +194,11 @@ class SegmentStore:
             pass
         self._let_go()
 
-    def _open_parts(self) -> Parts:
-        parts = self._parts
-        if parts is None:
+    def _opened(self) -> Batch:
+        batch = self._batch
+        if batch is None:
             raise StoreError("disk store: it is closed; call open() first")
-        return parts
+        return batch
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -232,7 +230,7 @@ class SegmentStore:
 
     def _look_closer(self, digest: bytes) -> Buffer | None:
         """The first read of a record in this process, or a slot and a record that do not agree."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("read"):
             envelope = self._checked(parts, digest)
             if envelope is None and self._marks and self._lock.take():
@@ -270,13 +268,13 @@ class SegmentStore:
 
     def size(self, address: Address) -> int | None:
         """Bytes of the envelope, from the index alone."""
-        index = self._open_parts().index
+        index = self._opened().parts.index
         slot = index.find(index.place(address.digest))
         return None if slot is None or slot.row[4] <= self._wall() else slot.row[2]
 
     def scan(self) -> Iterator[Found]:
         """Every living envelope once."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("scan"):
             yield from upkeep.living(parts.index, parts.segments, self._wall())
 
@@ -305,17 +303,18 @@ class SegmentStore:
 
     def _stay_writable(self) -> Parts:
         """Refuse to write where that cannot be; begin anew where somebody deleted the store under us."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         if not self._marks:
             raise StoreError("disk store: the file system is read-only, or permission is denied")
         if self._lock.deleted:
             self._let_go()
             self.open()
-            parts = self._open_parts()
+            parts = self._opened().parts
         return parts
 
     def _with_batch(self, work: Callable[[Batch], _Made]) -> _Made:
-        parts, batch = self._open_parts(), self._batch
+        batch = self._opened()
+        parts = batch.parts
         try:
             batch.begin(self._begun(parts))
             return work(batch)
@@ -341,12 +340,12 @@ class SegmentStore:
 
     def position(self) -> Position:
         """Two words of memory."""
-        words = self._open_parts().index.words
+        words = self._opened().parts.index.words
         return Position(words[LIVE_EPOCH], words[LIVE_SEQ])
 
     def notices(self, after: Position) -> list[Notice] | None:
         """Notices after a position in order; None where a compaction has dropped some of them."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         state = parts.index.newest()
         if state is None or after.epoch != parts.index.geometry.epoch or not state.reach <= after.seq <= state.seq:
             return None
@@ -359,7 +358,7 @@ class SegmentStore:
 
     def floors(self) -> list[Notice]:
         """The newest TAG, PATTERN and CLEAR of each name and scope."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("read the log"):
             self._lock.wait()
             try:
@@ -371,7 +370,7 @@ class SegmentStore:
 
     def lease(self, address: Address) -> bool:
         """Try to become the one that loads this key, among the handles of all processes."""
-        self._open_parts()
+        self._opened().parts
         with in_words("take a lease"):
             return self._leases.take(address.digest)
 
@@ -384,7 +383,7 @@ class SegmentStore:
 
     def sweep(self, budget_s: float) -> int:
         """Clear expired entries, at most one round, and give back files in which everything has expired."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         limit = self._clock.now() + budget_s
         went = 0
         with in_words("sweep"):
@@ -425,7 +424,7 @@ class SegmentStore:
 
     def stats(self) -> StoreStats:
         """The figures as the newest state has them, and the bytes of all files."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("count its files"):
             size_bytes = sum(self._folder.sizes().values())
         state = parts.index.newest() or State()
@@ -440,7 +439,7 @@ class SegmentStore:
 
     def check(self) -> list[str]:
         """Verify files, state, log, every slot and every record."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("check"):
             self._lock.wait()
             try:
