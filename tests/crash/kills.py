@@ -192,7 +192,9 @@ def main() -> int:
         report = run(folder / "store", chosen.kills, chosen.seed)
     finally:
         shutil.rmtree(folder)
-    print(f"seed {chosen.seed}: {report.kills} kills, {report.commits} changes acknowledged, {report.read} values read,")
+    print(
+        f"seed {chosen.seed}: {report.kills} kills, {report.commits} changes acknowledged, {report.read} values read,"
+    )
     print(f"rebuilt {report.rebuilt} times, {len(report.faults)} faults, {time.monotonic() - start:.0f} s")
     print("\n".join(report.faults[:20]))
     return bool(report.faults)
