@@ -75,6 +75,11 @@ class SqliteStore:
         """This handle's number in the notices it writes; a forked child gets its own."""
         return self._writing.origin
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open in this process."""
+        return self._links.is_open
+
     # -- opening ------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
