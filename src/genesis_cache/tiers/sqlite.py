@@ -60,7 +60,7 @@ class SqliteStore:
         self._clock = clock
         self._by_size = evict == "size"
         self._intact = intact
-        self._limits = limits_of(max_bytes)
+        self._limits = limits_of(max_bytes, by_size=self._by_size)
         self._sql = Statements(name)
         self._links = Links(self.path, self._configure)
         self._leases = FileLeases(Path(f"{self.path}-lease"))
@@ -183,6 +183,7 @@ class SqliteStore:
     def position(self) -> Position:
         """As `Store.position`: one query."""
         if self._links.has_moved():
+            self._suspect = True
             raise StoreError(f"{self.path} was taken away: the next write makes it anew")
         return Position(*self._rows(self._sql.position)[0])
 

@@ -49,9 +49,9 @@ class Limits(msgspec.Struct, frozen=True):
     log_rows: int
 
 
-def limits_of(max_bytes: int) -> Limits:
-    """A quarter for the write-ahead log (32 MiB at most), the rest for the database."""
-    wal_pages = min(max(max_bytes // PAGE // 4, 48), 8192)
+def limits_of(max_bytes: int, *, by_size: bool) -> Limits:
+    """Of files a quarter for the write-ahead log (32 MiB at most), the rest for the database; of rows all for the rows."""
+    wal_pages = 8192 if by_size else min(max(max_bytes // PAGE // 4, 48), 8192)
     wal_bytes = 32 + wal_pages * _FRAME
     shm_bytes = _SHM_BYTES * (1 + (wal_pages + 34) // 4096)
     batch_pages = wal_pages * 3 // 4
