@@ -16,7 +16,7 @@ import pytest
 from genesis_cache.model.clock import SystemClock
 from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.testing.clock import FakeClock
-from genesis_cache.tiers import embedded, sqlite_links
+from genesis_cache.tiers import embedded
 from genesis_cache.tiers.base import Change, Kill, Kind, Notice, Put, Receipt, Remove
 from genesis_cache.tiers.breaker import Circuit
 from genesis_cache.tiers.embedded import StoreTier
@@ -239,16 +239,14 @@ async def test_nonsense_of_one_caller_harms_no_other(tier: StoreTier) -> None:
 # -- going down and coming up -----------------------------------------------------------------------------------------
 
 
-async def test_a_locked_store_still_reads(
-    tier: StoreTier, store: Watched, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_locked_store_still_reads(tier: StoreTier, store: Watched, clock: FakeClock) -> None:
     """While nothing can be written changes are owed at once and reads go on; then the first attempt brings it back."""
     told: list[str] = []
     tier.on_down = lambda reason: told.append(f"down: {reason}")
     tier.on_up = lambda: told.append("up")
     await stored(tier, "a", b"1")
-    monkeypatch.setattr(sqlite_links, "WRITE_PATIENCE_S", 0.01)
     store.close()
+    store._links.patience_s = 0.01
     store.open()
     blocker = sqlite3.connect(store.path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")

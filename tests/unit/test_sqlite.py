@@ -10,7 +10,6 @@ import pytest
 
 from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.testing.clock import FakeClock
-from genesis_cache.tiers import sqlite_links
 from genesis_cache.tiers.base import Change, Kill, Kind, Notice, Put, Remove, StoreError
 from genesis_cache.tiers.sqlite import MIN_BYTES, SqliteStore
 from genesis_cache.tiers.sqlite_batch import Victim, victims
@@ -368,12 +367,12 @@ def test_victims_are_chosen_by_rule() -> None:
 # -- who may write ----------------------------------------------------------------------------------------------------
 
 
-def test_a_lock_held_by_another_is_not_waited_for_long(
-    make: Make, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_held_by_another_is_not_waited_for_long(make: Make, path: Path) -> None:
     """A commit gives up after its patience, a try at once, and neither leaves anything half done."""
-    monkeypatch.setattr(sqlite_links, "WRITE_PATIENCE_S", 0.01)
     store = make()
+    store.close()
+    store._links.patience_s = 0.01
+    store.open()
     store.commit([put("a", b"1")])
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")

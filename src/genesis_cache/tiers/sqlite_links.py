@@ -53,6 +53,8 @@ class Links:
 
     def __init__(self, path: Path, configure: Callable[[sqlite3.Connection], None]) -> None:
         self.path = path
+        self.patience_s = WRITE_PATIENCE_S
+        """How long a writer waits for the lock of another process."""
         self._configure = configure
         self.writing = threading.Lock()
         """Held by whoever uses the writer; taken before everything else."""
@@ -85,7 +87,7 @@ class Links:
         if self._writer is None:
             if self._identity is None:
                 raise StoreError(f"{self.path} is not open")
-            writer = _connect(self.path, WRITE_PATIENCE_S)
+            writer = _connect(self.path, self.patience_s)
             try:
                 self._configure(writer)
             except BaseException:

@@ -15,7 +15,7 @@ import msgspec
 
 from genesis_cache.tiers.base import Change, Kill, Put, Receipt, StoreError
 from genesis_cache.tiers.sqlite_batch import ROW_BYTES, Batch, Books, Victim, ident_of, victims
-from genesis_cache.tiers.sqlite_links import WRITE_PATIENCE_S, Links
+from genesis_cache.tiers.sqlite_links import Links
 from genesis_cache.tiers.sqlite_schema import Statements, is_busy, is_full
 
 PAGE = 4096
@@ -128,7 +128,7 @@ class Writing:
                 return None
             raise
         finally:
-            writer.execute(f"PRAGMA busy_timeout={WRITE_PATIENCE_S * 1e3:.0f}")
+            writer.execute(f"PRAGMA busy_timeout={self._links.patience_s * 1e3:.0f}")
 
     def _parts(self, changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
         """The batch in pieces that may be written in one transaction."""
