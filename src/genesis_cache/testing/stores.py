@@ -289,7 +289,7 @@ class StoreContract:
         """Sets and removes tell their key, kills what they name; sequences only grow and agree with the receipts."""
         store = self.opened()
         start = store.position()
-        changes = [
+        changes: list[Change] = [
             put("a", b"1"),
             kill(Kind.TAG, "red"),
             Remove(address("b", "user:7")),

@@ -369,11 +369,26 @@ class StoreTier:
         try:
             receipts = self._commit(list(chain.from_iterable(order[0] for order in orders)), strict=True)
         except Exception:  # noqa: BLE001  # one order may be the cause, and the others shall not bear it
-            return [self._commit(order[0]) for order in orders]
+            return self._apply_singly(orders)
         if receipts is None:
             return [None] * len(orders)
         rest = iter(receipts)
         return [list(islice(rest, len(order[0]))) for order in orders]
+
+    def _apply_singly(self, orders: list[_Order]) -> list[_Receipts]:
+        """Write each order by itself; only if none can be written is the store to blame."""
+        replies: list[_Receipts] = []
+        failure: Exception | None = None
+        for order in orders:
+            try:
+                replies.append(self._commit(order[0], strict=True))
+            except Exception as error:  # noqa: BLE001  # this order is owed, the next may be sound
+                self.errors += 1
+                failure = error
+                replies.append(None)
+        if failure is not None and not any(replies):
+            self._failed(self._writes, failure)
+        return replies
 
     def _commit(self, changes: Sequence[Change], *, strict: bool = False) -> _Receipts:
         """Write changes with the turn held; None where they are owed. ``strict`` lets through what is no StoreError."""

@@ -60,7 +60,7 @@ class SqliteStore:
         self._clock = clock
         self._by_size = evict == "size"
         self._intact = intact
-        self._limits = limits_of(max_bytes)
+        self._limits = limits_of(max_bytes, by_size=self._by_size)
         self._sql = Statements(name)
         self._links = Links(self.path, self._configure)
         self._leases = FileLeases(Path(f"{self.path}-lease"))
@@ -74,6 +74,11 @@ class SqliteStore:
     def origin(self) -> int:
         """This handle's number in the notices it writes; a forked child gets its own."""
         return self._writing.origin
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open in this process."""
+        return self._links.is_open
 
     # -- opening ------------------------------------------------------------------------------------------------
 
@@ -178,6 +183,7 @@ class SqliteStore:
     def position(self) -> Position:
         """As `Store.position`: one query."""
         if self._links.has_moved():
+            self._suspect = True
             raise StoreError(f"{self.path} was taken away: the next write makes it anew")
         return Position(*self._rows(self._sql.position)[0])
 

@@ -157,8 +157,8 @@ class Batch:
         return Receipt(seq) if seq else _DONE
 
     def _is_outdated(self, ident: int, row: Row | None, since: int) -> bool:
-        if not self._books.start <= since <= self._books.seq:
-            return True  # read from a log that is not this one
+        if not self._books.start <= since <= self._books.seq or since < self._books.cleared:
+            return True  # read from a log that is not this one, or before everything was killed
         return (row is not None and row.changed > since) or self._kills.get(self.slot_of(ident), 0) > since
 
     def _store(self, ident: int, put: Put, made: int, changed: int) -> None:

@@ -15,7 +15,7 @@ import msgspec
 
 from genesis_cache.tiers.base import Change, Kill, Put, Receipt, StoreError
 from genesis_cache.tiers.sqlite_batch import ROW_BYTES, Batch, Books, Victim, ident_of, victims
-from genesis_cache.tiers.sqlite_links import WRITE_PATIENCE_S, Links
+from genesis_cache.tiers.sqlite_links import Links
 from genesis_cache.tiers.sqlite_schema import Statements, is_busy, is_full
 
 PAGE = 4096
@@ -49,9 +49,9 @@ class Limits(msgspec.Struct, frozen=True):
     log_rows: int
 
 
-def limits_of(max_bytes: int) -> Limits:
-    """A quarter for the write-ahead log (32 MiB at most), the rest for the database."""
-    wal_pages = min(max(max_bytes // PAGE // 4, 48), 8192)
+def limits_of(max_bytes: int, *, by_size: bool) -> Limits:
+    """Of files a quarter for the write-ahead log (32 MiB at most), the rest for the database; of rows all for the rows."""
+    wal_pages = 8192 if by_size else min(max(max_bytes // PAGE // 4, 48), 8192)
     wal_bytes = 32 + wal_pages * _FRAME
     shm_bytes = _SHM_BYTES * (1 + (wal_pages + 34) // 4096)
     batch_pages = wal_pages * 3 // 4
@@ -128,7 +128,7 @@ class Writing:
                 return None
             raise
         finally:
-            writer.execute(f"PRAGMA busy_timeout={WRITE_PATIENCE_S * 1e3:.0f}")
+            writer.execute(f"PRAGMA busy_timeout={self._links.patience_s * 1e3:.0f}")
 
     def _parts(self, changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
         """The batch in pieces that may be written in one transaction."""
