@@ -111,7 +111,7 @@ class Cache:
                     entry.mark = True
                 self._meter.near_hits += 1
                 return entry.value
-        return await self._reading.get(self._view, _text(key), default, allow_stale=allow_stale)
+        return await self._reading.get(self._view, key if type(key) is str else _text(key), default, allow_stale=allow_stale)
 
     def peek(self, key: str, default: Any = None) -> Any:
         """The fresh value if the nearest tier holds it, or the default; never waits."""
@@ -140,15 +140,15 @@ class Cache:
 
     async def set(self, key: str, value: Any, **options: Any) -> Outcome:
         """Store a value in every tier; SerializationError, and nothing stored, if no far tier could give it back."""
-        return await self._set([(key, value)], options)
+        plan, cache = self._plan(options)
+        if not self._engine.core.opened:
+            await self._engine.open()
+        return await self._engine.writing.set_many(cache._view, ((_text(key), value),), plan)  # noqa: SLF001
 
     async def set_many(self, items: Mapping[str, Any], **options: Any) -> Outcome:
         """Store several values with the same options; all keys and values are checked before any is stored."""
-        return await self._set(items.items(), options)
-
-    async def _set(self, items: Iterable[tuple[str, Any]], options: dict[str, Any]) -> Outcome:
         plan, cache = self._plan(options)
-        checked = [(_text(key), value) for key, value in items]
+        checked = [(_text(key), value) for key, value in items.items()]
         await self._ready()
         return await self._engine.writing.set_many(cache._view, checked, plan)  # noqa: SLF001
 

@@ -94,11 +94,13 @@ def test_a_key_that_is_not_there_is_exit_code_1(
     [
         (["get", "k" * 1025], "1024"),
         (["set", "key", "1", "--ttl", "soon"], "soon"),
-        (["set", "key", "1", "--ttl", "-1"], "above 0"),
+        (["set", "key", "1", "--ttl", "0"], "above 0"),
         (["set", "key", "1", "--priority", "urgent"], "urgent"),
         (["set", "key", "1", "--tag", ""], "tag"),
         (["get", "key", "--url", "gopher://x"], "gopher"),
         (["get", "key", "--namespace", ""], "namespace"),
+        (["clear", "--yes", "--namespace", ""], "namespace"),
+        (["clear", "--yes", "--owner", ""], "owner"),
         (["invalidate"], "--tag"),
         (["invalidate", "--pattern", "***"], "pattern"),
         (["clear", "--json"], "--yes"),
@@ -216,7 +218,7 @@ def test_stats_shows_what_the_disk_holds(
 
 def test_urls_say_which_tiers_there_are(document: Callable[..., dict[str, object]], folder: Path) -> None:
     """Two folders are two caches, and the default one is not touched."""
-    here, there = f"disk://{folder / 'here'}", f"disk://{folder / 'there'}"
+    here, there = f"disk://{folder / 'here'}?max_mb=50", f"disk://{folder / 'there'}"
     document("set", "key", "1", "--url", "memory://", "--url", here)
     assert document("get", "key", "--url", here)["value"] == 1
     document("get", "key", "--url", there, code=1)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from pathlib import Path
+from fractions import Fraction
+from ipaddress import ip_address, ip_network
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -277,6 +279,17 @@ def test_nested_extensions_are_a_miss() -> None:
     assert Codec().decode(forged, ADDRESS) is None
 
 
+@pytest.mark.parametrize("content", [[1, 2, 1, 3], [1, 2, 3], [[1], 2]], ids=["twice", "odd", "unhashable"])
+def test_pairs_that_are_no_mapping_are_a_miss(content: list[object]) -> None:
+    """A stored mapping with a key twice, without its value, or with a key that cannot be one is a miss."""
+    pairs = msgspec.msgpack.encode(msgspec.msgpack.Ext(23, msgspec.msgpack.encode(content)))
+    assert Codec().decode(with_payload(pairs, 4), ADDRESS) is None
+    pairs = msgspec.msgpack.encode(msgspec.msgpack.Ext(23, msgspec.msgpack.encode([1, 2])))
+    found = Codec().decode(with_payload(pairs, 4), ADDRESS)
+    assert found is not None
+    assert found.value == {1: 2}
+
+
 def test_more_than_the_limit_is_a_miss() -> None:
     """A stored value larger than this process allows is not read."""
     envelope = Codec(compression="off").encode(make(b"x" * 2000))
@@ -346,6 +359,8 @@ GOLDEN_VALUES: dict[str, object] = {
     "decimal": Decimal("-1.50"),
     "uuid": UUID(int=7),
     "complex": 1 - 2j,
+    "texts": [Fraction(1, 3), ip_address("10.0.0.1"), ip_address("::1"), ip_network("10.0.0.0/8"), ip_network("::/0")],
+    "paths": [PurePosixPath("a/b"), PureWindowsPath("c:/d")],
     "dataclass": Item("n", {1}),
     "enum": Kind.A,
     "named-tuple": Row(1, "b"),

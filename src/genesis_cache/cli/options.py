@@ -55,7 +55,10 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def place(urls: list[str] | None, namespace: str | None = None, owner: str | None = None) -> Place:
-    """The place that a command's options name."""
+    """The place that a command's options name; an empty name is refused, for it would mean everything."""
+    for option, name in (("--namespace", namespace), ("--owner", owner)):
+        if name == "":
+            raise UsageError(f"{option} is empty: give a name, or leave the option out to mean everything")
     return Place(tuple(urls or ()), namespace, owner)
 
 

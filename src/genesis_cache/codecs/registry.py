@@ -5,6 +5,7 @@ A class is never imported by a name that was read. Of two classes with one name 
 
 import typing
 from collections.abc import Iterator
+from contextlib import suppress
 from threading import Lock
 from typing import Any
 
@@ -41,10 +42,15 @@ class Registry:
         if self._learned.get(id(annotation)) is annotation:
             return
         for cls in _classes_in(annotation):
-            self.shape_for(cls)
+            with suppress(Exception):  # a class too odd to be looked at is one that cannot be stored
+                self.shape_for(cls)
         if len(self._learned) >= _MAX_LEARNED:
             self._learned.clear()
         self._learned[id(annotation)] = annotation
+
+    def known(self, cls: type) -> Shape | None:
+        """The shape of a class that is allowed already."""
+        return self._by_class.get(cls)
 
     def shape_for(self, cls: type) -> Shape | None:
         """The shape of a class, which is allowed from now on; None if its kind cannot be stored."""

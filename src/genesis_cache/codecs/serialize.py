@@ -7,6 +7,7 @@ that part's own msgpack.
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -146,6 +147,9 @@ class Writer:
         self._nodes += 1
         if kind in _SCALARS:
             return self._scalar(value) if self._careful else value
+        if kind is tuple and depth < MAX_DEPTH and not self._careful and _SCALARS.issuperset(map(type, value)):
+            self._nodes += len(value)
+            return Ext(_TUPLE, _encode(value))  # rows of a database, mostly; there may be very many
         container = _CONTAINERS.get(kind)
         if container is not None:
             return self._once(value, depth, container)
@@ -156,18 +160,18 @@ class Writer:
         return self._other(value, kind, depth)
 
     def _other(self, value: object, kind: type, depth: int) -> object:
-        if value is ABSENT:
-            return Ext(_ABSENT, b"")
-        if value is msgspec.UNSET:
-            return Ext(_UNSET, b"")
-        if arrays.is_array(value):
-            return Ext(_ND_ARRAY, arrays.pack_array(value))
-        if arrays.is_scalar(value):
-            return Ext(_ND_SCALAR, arrays.pack_scalar(value))
-        shape = self._registry.shape_for(kind)
+        shape = self._registry.known(kind)
         if shape is None:
-            _refuse_kind(kind)
-        return self._once(value, depth, lambda writer, held, below: writer.instance(shape, held, below))
+            if value is ABSENT:
+                return Ext(_ABSENT, b"")
+            if value is msgspec.UNSET:
+                return Ext(_UNSET, b"")
+            if arrays.is_array(value):
+                return Ext(_ND_ARRAY, arrays.pack_array(value))
+            if arrays.is_scalar(value):
+                return Ext(_ND_SCALAR, arrays.pack_scalar(value))
+            shape = self._registry.shape_for(kind) or _refuse_kind(kind)
+        return self._once(value, depth, partial(Writer.instance, shape=shape))
 
     def _scalar(self, value: object) -> object:
         if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
@@ -265,7 +269,7 @@ class Writer:
         """A deque after its longest length."""
         return self.ext(_DEQUE, [value.maxlen, *self.items(value, depth + 1)])
 
-    def instance(self, shape: Shape, value: object, depth: int) -> Ext:
+    def instance(self, value: object, depth: int, shape: Shape) -> Ext:
         """An instance of a class: the class's token, then its parts."""
         return self.ext(_INSTANCE, self.items(shape.parts(value), depth + 1, shape.step), shape.token)
 
@@ -312,9 +316,9 @@ class Reader:
         self._decode = msgspec.msgpack.Decoder(ext_hook=self._extension).decode
         self._list = msgspec.msgpack.Decoder(list, ext_hook=self._extension).decode
         self._builders: dict[int, Callable[[memoryview], object]] = {
-            _TUPLE: lambda data: tuple(self._list(data)),
-            _SET: lambda data: set(self._list(data)),
-            _FROZENSET: lambda data: frozenset(self._list(data)),
+            _TUPLE: msgspec.msgpack.Decoder(tuple, ext_hook=self._extension).decode,
+            _SET: msgspec.msgpack.Decoder(set, ext_hook=self._extension).decode,
+            _FROZENSET: msgspec.msgpack.Decoder(frozenset, ext_hook=self._extension).decode,
             _DICT: self._pairs,
             _ORDERED_DICT: lambda data: OrderedDict(self._pairs(data)),
             _COUNTER: lambda data: Counter(self._pairs(data)),

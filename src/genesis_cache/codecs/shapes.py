@@ -22,6 +22,9 @@ from genesis_cache.codecs.refusal import refuse
 
 TOKEN_BYTES = 16
 
+# What the last parts of a pydantic model are, after its fields.
+_MODEL_STATE = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
+
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
@@ -71,7 +74,7 @@ def shape_of(cls: type) -> Shape | None:
         return StructShape(cls)
     if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_construct"):
         return ModelShape(cls)
-    return None
+    return UrlShape(cls) if any(base.__module__ == "pydantic.networks" for base in cls.__mro__) else None
 
 
 class EnumShape:
@@ -231,18 +234,19 @@ class ModelShape:
         self.cls: Any = cls
         fields: dict[str, Any] = cls.__pydantic_fields__
         self._names = tuple(fields)
+        self._all = frozenset(fields)
         self._recomputed = _cached_properties(cls)
         hints = ((name, described(field.annotation)) for name, field in fields.items())
         private = sorted(getattr(cls, "__private_attributes__", {}))
         self.token = _token("pydantic", cls, chain(hints, private))
 
     def parts(self, value: Any) -> list[object]:
-        """Fields, the rest of ``__dict__``, the names of the fields that were set (None: all), extra and private attributes."""
+        """Fields, the rest of ``__dict__``, the fields that were set (None: all), extra and private attributes."""
         held, names_set = vars(value), value.__pydantic_fields_set__
         return [
             *(held.get(name, ABSENT) for name in self._names),
             _rest(held, self._names, self._recomputed) or None,
-            None if len(names_set) == len(self._names) else sorted(names_set),
+            None if names_set == self._all else sorted(names_set),
             value.__pydantic_extra__,
             value.__pydantic_private__,
         ]
@@ -261,7 +265,31 @@ class ModelShape:
 
     def step(self, index: int) -> str:
         """The field's name."""
-        return _field_step(self._names, index)
+        return _field_step(self._names, index, _MODEL_STATE)
+
+
+class UrlShape:
+    """An address as pydantic has it (``HttpUrl``, ``PostgresDsn``), by its text."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls: Any = cls
+        self.token = _token("url", cls, ())
+
+    def parts(self, value: object) -> list[object]:
+        """Its text."""
+        text = str(value)
+        if self.cls(text) != value:
+            refuse("its text does not give it again")
+        return [text]
+
+    def build(self, parts: list[Any]) -> object:
+        """The address of that text."""
+        (text,) = parts
+        return self.cls(text)
+
+    def step(self, index: int) -> str:
+        """Never shown: a text can always be stored."""
+        return f".text#{index}"
 
 
 def described(annotation: object) -> str:
@@ -333,5 +361,5 @@ def _struct_fields(cls: type[msgspec.Struct]) -> Sequence[object]:
         return cls.__struct_fields__
 
 
-def _field_step(names: Sequence[str], index: int) -> str:
-    return f".{names[index]}" if index < len(names) else f".__dict__#{index - len(names)}"
+def _field_step(names: Sequence[str], index: int, others: Sequence[str] = ("__dict__",)) -> str:
+    return f".{[*names, *others][index]}"

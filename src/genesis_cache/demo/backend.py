@@ -31,7 +31,8 @@ class Backend:
     def __init__(self, speed: float = 1.0) -> None:
         self.queries = 0
         self.answers = 0
-        self._speed = speed
+        self.row_seconds = ROW_SECONDS / speed
+        self.answer_seconds = ANSWER_SECONDS / speed
         self._new_prices: dict[int, int] = {}
         self._connections = asyncio.Semaphore(DATABASE_CONNECTIONS)
         self._slots = asyncio.Semaphore(MODEL_SLOTS)
@@ -45,14 +46,14 @@ class Backend:
         """One row by its number, as a database server would give it."""
         async with self._connections:
             self.queries += 1
-            await asyncio.sleep(ROW_SECONDS / self._speed)
+            await asyncio.sleep(self.row_seconds)
         return self._row(number)
 
     async def ask(self, product: Product) -> str:
         """What the assistant's model says about a product."""
         async with self._slots:
             self.answers += 1
-            await asyncio.sleep(ANSWER_SECONDS / self._speed)
+            await asyncio.sleep(self.answer_seconds)
         price = f"{product.price_cents / 100:.2f}"
         stock = f"{product.stock} are in stock" if product.stock else "it is sold out"
         return f"{product.name} (no. {product.number}) costs EUR {price}; {stock}. {product.description}"

@@ -1,6 +1,7 @@
 """What a run came to: the seed's before-and-after figures, computed from the timings and the backend's own counts."""
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import msgspec
 
@@ -25,7 +26,10 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     model_calls_per_minute: float
     model_usd: float
     model_usd_per_hour: float
+    at_once_by_tenth: list[float]
+    """Share of requests in each tenth of the run that took less than half of a row's wait, so did not wait for one."""
     hit_ratio: float | None = None
+    """As the cache counts it; None without the cache."""
 
 
 class Restart(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +73,7 @@ def figures(traffic: Sequence[int], progress: Progress, backend: Backend, hit_ra
         model_calls_per_minute=backend.answers / minutes,
         model_usd=backend.usd,
         model_usd_per_hour=backend.usd / minutes * 60,
+        at_once_by_tenth=_at_once(progress.latencies, backend.row_seconds / 2),
         hit_ratio=hit_ratio,
     )
 
@@ -81,6 +86,12 @@ def change(before: float, after: float) -> float:
 def quantile_ms(ordered_seconds: Sequence[float], share: float) -> float:
     """Milliseconds below which that share of ordered durations lies."""
     return ordered_seconds[min(len(ordered_seconds) - 1, int(share * len(ordered_seconds)))] * 1000
+
+
+def _at_once(seconds: Sequence[float], limit: float) -> list[float]:
+    edges = [len(seconds) * tenth // 10 for tenth in range(11)]
+    parts = [seconds[start:end] for start, end in pairwise(edges)]
+    return [sum(duration < limit for duration in part) / max(1, len(part)) for part in parts]
 
 
 def _mean_ms(seconds: Sequence[float]) -> float:

@@ -30,7 +30,6 @@ MIN_SECONDS = 3.0
 MAX_SPEED = 1_000.0
 STROLL_RATE = 40.0  # requests a second
 REDRAW_SECONDS = 0.12
-TENTHS = 10
 PRODUCT = 3 * QUESTION_EVERY - 1  # a product that visitors ask the assistant about
 NEW_PRICE_CENTS = 1234
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
@@ -46,7 +45,6 @@ class Demo:
         self.folder = folder
         self.traffic = recorded()[: int(MAX_RATE * run_seconds)]
         self.cache = _cache(folder)
-        self.tenths: list[float] = []
 
     async def tell(self, url: str) -> dict[str, Any]:
         """The whole story; its figures as one JSON document."""
@@ -55,7 +53,7 @@ class Demo:
         self.teller.introduce(requests=requests, objects=objects, rate=rate, speed=self.speed, url=url)
         before = await self.measure(self.teller.words.without, None)
         after = await self.measure(self.teller.words.with_cache, self.cache)
-        self.teller.compare(before, after, self.tenths)
+        self.teller.compare(before, after)
         update = await self.update()
         self.teller.update(update)
         restart = await self.restart()
@@ -70,7 +68,6 @@ class Demo:
             "after": msgspec.to_builtins(after),
             "change": {name: figures.change(getattr(before, name), getattr(after, name)) for name in COMPARED},
             "hit_ratio": after.hit_ratio,
-            "hit_ratio_by_tenth": self.tenths,
             "update": msgspec.to_builtins(update),
             "restart": msgspec.to_builtins(restart),
             "url": url,
@@ -82,7 +79,7 @@ class Demo:
         drawing = asyncio.create_task(self._draw(label, progress, cache))
         await play(self.traffic, service(backend, cache), self.run_seconds, progress)
         await drawing
-        return figures.figures(self.traffic, progress, backend, None if cache is None else _statistics(cache)[0])
+        return figures.figures(self.traffic, progress, backend, None if cache is None else _hit_ratio(cache))
 
     async def update(self) -> figures.Update:
         """Change a price at the source, invalidate by tag, and ask again at once."""
@@ -138,14 +135,9 @@ class Demo:
                 await task
 
     async def _draw(self, label: str, progress: Progress, cache: Cache | None) -> None:
-        asked = hits = 0
         while True:
             done = progress.done
-            ratio, hits_now, asked_now = (None, 0, 0) if cache is None else _statistics(cache)
-            self.teller.screen.running(label, progress, ratio)
-            if cache is not None and done >= (len(self.tenths) + 1) * progress.total // TENTHS:
-                self.tenths.append((hits_now - hits) / max(1, asked_now - asked))
-                asked, hits = asked_now, hits_now
+            self.teller.screen.running(label, progress, None if cache is None else _hit_ratio(cache))
             if done == progress.total:
                 return
             await asyncio.sleep(REDRAW_SECONDS)
@@ -198,10 +190,8 @@ def _plan(seconds: float | None, speed: float | None) -> tuple[float, float]:
     if seconds is None:
         return speed or 1.0, RUN_SECONDS
     usable = seconds - 1.0  # opening, reading the traffic, closing
-    pace = speed or max(1.0, REAL_WAITS_SECONDS / usable)
-    answers = (
-        5 * (ANSWER_SECONDS + ROW_SECONDS) / pace
-    )  # each run ends with one, the price change waits for up to three
+    pace = speed or max(1.0, (REAL_WAITS_SECONDS / usable) ** 2)
+    answers = 4 * (ANSWER_SECONDS + ROW_SECONDS) / pace  # a run ends with one, the price change waits for two
     return pace, max(0.5, min(RUN_SECONDS, (usable - answers) / 2))
 
 
@@ -209,10 +199,9 @@ def _cache(folder: Path) -> Cache:
     return Cache.from_url("memory://?max_mb=50", f"disk://{folder / 'cache'}?max_mb=200")
 
 
-def _statistics(cache: Cache) -> tuple[float, int, int]:
-    """Hit ratio, hits and requests so far."""
-    whole = cache.analytics()["global_statistics"]
-    return whole["global_hit_ratio"], whole["hits"], whole["requests"]
+def _hit_ratio(cache: Cache) -> float:
+    """As the cache itself counts it: a request that waits for a load of another one is no hit."""
+    return float(cache.analytics()["global_statistics"]["global_hit_ratio"])
 
 
 async def _timed(visit: Service, number: int) -> tuple[object, float]:

@@ -48,10 +48,11 @@ class Teller:
         say(words.page.format(url=url), "bold")
         say("")
 
-    def compare(self, before: figures.Figures, after: figures.Figures, tenths: list[float]) -> None:
+    def compare(self, before: figures.Figures, after: figures.Figures) -> None:
         """The table, and whether it reaches what was promised."""
         words = self.words
-        self.screen.say(words.warm_up.format(tenths=" ".join(words.number(share * 100) for share in tenths)), "dim")
+        tenths = " ".join(words.number(share * 100) for share in after.at_once_by_tenth)
+        self.screen.say(words.warm_up.format(tenths=tenths), "dim")
         self.screen.say("")
         self.screen.table(("", words.before, words.after, words.change), self._rows(before, after))
         reached = {words.goal_hits: (after.hit_ratio or 0.0) >= HIT_RATIO_GOAL}

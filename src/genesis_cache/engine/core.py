@@ -16,7 +16,7 @@ from genesis_cache.model.clock import Clock
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.errors import CacheClosed
 from genesis_cache.model.events import EventHub
-from genesis_cache.model.keys import Address, Scope, scope_of
+from genesis_cache.model.keys import Address, Scope, address_of, scope_of
 from genesis_cache.model.meter import LayerMeter, Latency, SpaceMeter
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.settings import TIERS, CacheSettings
@@ -25,6 +25,8 @@ from genesis_cache.tiers.memory import MemoryTier
 
 MapKey = str | tuple[str, str]
 
+REMEMBERED_ADDRESSES = 4096  # of a view: about a megabyte
+
 
 class Lane:
     """A far tier: where it stands, what it did, and what it has not been told yet.
@@ -32,14 +34,17 @@ class Lane:
     While something is owed, the tier's own past is not believed: reads of it are misses until the debt is paid.
     """
 
-    __slots__ = ("kills", "label", "meter", "removes", "tier")
+    __slots__ = ("get", "kills", "label", "meter", "reads", "removes", "tier")
 
     def __init__(self, label: str, tier: Tier) -> None:
         self.label = label
         self.tier = tier
         self.meter = LayerMeter()
+        self.reads = 0
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
+        self.get: Callable[[Address], Buffer | None | Awaitable[Buffer | None]] = tier.get
+        """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
     @property
     def owed(self) -> int:
@@ -53,15 +58,23 @@ class Lane:
                 self.kills.append(change)
             else:
                 self.removes[change.address.digest] = Remove(change.address)
+        self.get = _nothing
 
-    def get(self, address: Address) -> Buffer | None | Awaitable[Buffer | None]:
-        """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
-        return self.tier.get(address) if not (self.removes or self.kills) else None
+    def paid(self, kills: int, removes: Mapping[bytes, Remove]) -> None:
+        """The tier was told its first so many kills and these removals; what came meanwhile is still owed."""
+        self.kills = self.kills[kills:]
+        self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
+        if not self.owed:
+            self.get = self.tier.get
 
     def seq(self) -> int:
         """The last sequence of the tier's own log; 0 while it cannot be told."""
         position = self.tier.position()
         return 0 if position is None else position.seq
+
+
+def _nothing(_: Address) -> None:
+    return None
 
 
 class Space:
@@ -83,7 +96,7 @@ class Space:
 class View:
     """A namespace as one owner, or nobody in particular, sees it."""
 
-    __slots__ = ("defaults", "lookup", "owner", "reach", "scope", "space")
+    __slots__ = ("_addresses", "defaults", "lookup", "owner", "reach", "scope", "space")
 
     def __init__(self, space: Space, scope: Scope, defaults: EntryOptions) -> None:
         self.space = space
@@ -91,10 +104,21 @@ class View:
         self.owner = scope.owner
         self.reach: Reach = reach_of(space.name, scope.owner)
         self.defaults = defaults
+        self._addresses: dict[str, Address] = {}
         self.lookup: Callable[[str], Entry | None] = space.table.get if scope.owner is None else self._owned_lookup
 
     def _owned_lookup(self, key: str) -> Entry | None:
         return self.space.owned.get((self.owner or "", key))
+
+    def address(self, key: str) -> Address:
+        """The key's address, remembered for a while, because its digest costs as much as reading a small value."""
+        address = self._addresses.get(key)
+        if address is None:
+            address = address_of(self.scope, key)
+            if len(self._addresses) >= REMEMBERED_ADDRESSES:
+                self._addresses.clear()
+            self._addresses[key] = address
+        return address
 
     def map_key(self, key: str) -> MapKey:
         """The key as memory and the tables of loads know it."""

@@ -215,7 +215,8 @@ class MemoryTier:
         """Whether an entry could be put in its predecessor's place; else the predecessor is gone."""
         if old is entry:
             return True
-        if _rank(old) != rank or self._weight + entry.weight - old.weight > self._max_weight:
+        fits = entry.weight <= self._largest and self._weight + entry.weight - old.weight <= self._max_weight
+        if not fits or _rank(old) != rank:
             self._forget(old)
             return False
         self._tables[entry.space].put(entry)

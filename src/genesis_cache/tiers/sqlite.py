@@ -192,10 +192,8 @@ class SqliteStore:
     def floors(self) -> list[Notice]:
         """As `Store.floors`; where too many were kept, a CLEAR stands for the oldest."""
         floors = [notice_of(name, seq, 0) for name, seq in self._rows(self._sql.floors)]
-        cleared = self._books().cleared
-        if cleared and all(floor.seq != cleared for floor in floors):
-            floors.insert(0, Notice(Kind.CLEAR, "", None, "", cleared))
-        return floors
+        merged = Notice(Kind.CLEAR, "", None, "", self._books().cleared)
+        return [merged, *floors] if merged.seq and merged not in floors else floors
 
     def scan(self) -> Iterator[Found]:
         """As `Store.scan`."""

@@ -193,7 +193,7 @@ class Batch:
             self._kills[slot] = self.killed[slot] = seq
 
     def _kill(self, notice: Notice) -> Receipt:
-        seq = self._append(name := name_of(notice))
+        seq = self._append(name := name_of(notice), notice.origin)
         self.floors[name] = seq
         if notice.kind is Kind.CLEAR and not notice.namespace and notice.owner is None:
             self._books.cleared = seq
@@ -202,9 +202,9 @@ class Batch:
     def _tell(self, kind: Kind, address: Address) -> int:
         return self._append(_encode_name((kind, address.scope.namespace, address.scope.owner, address.key)))
 
-    def _append(self, name: bytes) -> int:
+    def _append(self, name: bytes, origin: int = 0) -> int:
         self._books.seq += 1
-        self.log.append((self._books.seq, name, self._origin))
+        self.log.append((self._books.seq, name, origin or self._origin))
         return self._books.seq
 
 

@@ -147,11 +147,16 @@ class Queue:
             yield self._living(chunk)
         yield _found(self._finds, self._home, self._keys, self._tables)
 
+    @property
+    def records(self) -> int:
+        """How many records there are, void ones among them."""
+        return len(self._head) + len(self._keys) + sum(len(chunk.keys) for chunk in self._chunks)
+
     def check(self) -> list[str]:
         """Compare the books with what is there."""
         entries = [entry for piece in self.pieces() for entry in piece]
         size = sum(entry.weight for entry in entries) if self._by_weight else len(entries)
-        voids = len(self._head) + len(self._keys) + sum(len(chunk.keys) for chunk in self._chunks) - len(entries)
+        voids = self.records - len(entries)
         faults = []
         if size != self.size:
             faults.append(f"a queue's size is {self.size}, but its entries make {size}")

@@ -58,8 +58,10 @@ SPLIT = struct.Struct("<QQ16x")  # a digest's words: where its bucket and kill s
 
 GRAIN = 64  # records begin at multiples of it
 GRAIN_BITS = 6
-RECORD = struct.Struct("<32sIIdQB7x")  # digest, checksum, length, gone at, sequence when committed, priority
-CORE = struct.Struct("<32sII")  # the first three, all that a read compares
+RECORD = struct.Struct("<II32sdQB7x")  # checksum, length, digest, gone at, sequence when committed, priority
+CORE = struct.Struct("<II32s")  # the first three, all that a read compares
+BODY = struct.Struct("<I32sdQB7x")  # what the checksum covers, the envelope following
+DIGEST_AT = 8
 SEGMENT_HEADER = struct.Struct("<8sQIII")  # magic, epoch, number, bytes, crc
 FIRST_RECORD = GRAIN
 
@@ -180,12 +182,6 @@ def parse_state(raw: bytes) -> State | None:
 def record_bytes(length: int) -> int:
     """Bytes that an envelope of this length takes in a segment."""
     return (RECORD.size + length + GRAIN - 1) & -GRAIN
-
-
-def checksum_of(digest: bytes, gone_at: float, seq: int, priority: int, envelope: bytes | memoryview) -> int:
-    """The checksum of a record: over everything in its header, then the envelope."""
-    head = RECORD.pack(digest, 0, len(envelope), gone_at, seq, priority)
-    return zlib.crc32(envelope, zlib.crc32(head))
 
 
 def pack_segment_header(epoch: int, number: int, size: int) -> bytes:

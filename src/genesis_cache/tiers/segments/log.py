@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
+from genesis_cache.model.keys import Address
 from genesis_cache.tiers.base import Kind, Notice
 from genesis_cache.tiers.segments.folder import Folder, write_all
 from genesis_cache.tiers.segments.layout import State
@@ -26,6 +27,13 @@ _KINDS = {kind.value: kind for kind in Kind}
 def pack_notice(notice: Notice, seq: int) -> bytes:
     """A notice as its line in the log."""
     line = _encode((notice.kind.value, notice.namespace, notice.owner, notice.name, seq, notice.origin))
+    return _LENGTH.pack(len(line)) + line
+
+
+def pack_key_notice(address: Address, seq: int, origin: int) -> bytes:
+    """The line that tells a set or a remove."""
+    scope = address.scope
+    line = _encode(("key", scope.namespace, scope.owner, address.key, seq, origin))
     return _LENGTH.pack(len(line)) + line
 
 
