@@ -190,13 +190,17 @@ class Core:
             msg = "this cache was closed: open() it again, or make a new one"
             raise CacheClosed(msg)
 
+    def namespace_of(self, entry: Entry) -> str:
+        """The namespace of an entry in memory, where owned entries stand in a table beside the others'."""
+        return self.names[entry.space & ~1]
+
     def living(self, entry: Entry) -> bool:
         """Whether no floor kills an entry in memory; what lives is marked as judged at this epoch."""
         key = entry.key
         owner, plain = key if isinstance(key, tuple) else (None, key)
         reach = self._reaches.get((entry.space, owner))
         if reach is None:
-            reach = reach_of(self.names[entry.space], owner)
+            reach = reach_of(self.namespace_of(entry), owner)
             if owner is None:
                 self._reaches[entry.space, owner] = reach
         epoch = self.floors.epoch

@@ -98,6 +98,7 @@ def stored_record(core: Core, address: Address, entry: Entry) -> Record:
     """The record of an entry in memory, to be kept in a far tier."""
     now, wall = core.clock.now(), core.clock.wall()
     extra = entry.extra or Extra()
+    ahead = None if not entry.ttl or extra.refresh_at == FOREVER else 1.0 - (entry.until - extra.refresh_at) / entry.ttl
     return Record(
         address=address,
         value=entry.value,
@@ -109,6 +110,7 @@ def stored_record(core: Core, address: Address, entry: Entry) -> Record:
         priority=extra.priority,
         swr=max(0.0, extra.swr_until - entry.until) if extra.swr_until else 0.0,
         sie=max(0.0, extra.sie_until - entry.until) if extra.sie_until else 0.0,
+        refresh_ahead=ahead,
         version=extra.version,
         etag=extra.etag,
         last_modified=extra.last_modified,

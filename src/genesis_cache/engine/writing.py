@@ -145,9 +145,7 @@ class Writing:
             extra = victim.extra
             if judge(victim, now) is not Verdict.FRESH or (extra is not None and (extra.sensitive or extra.tiers)):
                 continue
-            space = next((s for s in core.spaces.values() if s.number == victim.space), None)
-            if space is None:
-                continue
+            space = core.space(core.namespace_of(victim))
             owner = victim.key[0] if isinstance(victim.key, tuple) else None
             view = core.view(space.name, owner, space.defaults)
             address = address_of(view.scope, _plain_key(victim.key))
