@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import damage
+import everyline
 import kills
 
 
@@ -13,6 +14,13 @@ def test_killed_writers_leave_old_or_new_values(tmp_path: Path) -> None:
     assert report.commits > 100
     assert report.read > 50
     assert report.rebuilt == 0
+
+
+def test_writer_stopped_at_any_line_leaves_sound_books(tmp_path: Path) -> None:
+    """A writer that ends at any line of the code loses at most what it had not acknowledged, and others go on."""
+    report = everyline.run(tmp_path, step=97, limit_s=6)
+    assert report.faults == []
+    assert report.kills > 20
 
 
 def test_damaged_files_never_give_a_wrong_value(tmp_path: Path) -> None:

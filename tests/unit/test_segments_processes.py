@@ -15,6 +15,7 @@ import pytest
 from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.tiers.base import Kill, Kind, Notice, Put, Remove, StoreError
 from genesis_cache.tiers.segments import opening
+from genesis_cache.tiers.segments.layout import STATE_AT, STATE_SIZE, parse_state
 from genesis_cache.tiers.segments.store import SegmentStore
 
 NEVER = float("inf")
@@ -391,6 +392,21 @@ def test_damaged_books_make_the_store_anew(path: Path, name: str) -> None:
     assert store.position().epoch != old
     assert store.stats().rebuilt == 1
     assert store.check() == []
+    store.close()
+
+
+def test_state_that_was_half_written_is_no_damage(path: Path) -> None:
+    """A writer killed in the middle of writing a state leaves the one before it, and nothing is thrown away."""
+    in_child(lambda: len(make(path).commit([put("a", b"1")])))
+    raw = bytearray((path / "index").read_bytes())
+    states = [parse_state(bytes(raw[place : place + STATE_SIZE])) for place in STATE_AT]
+    newest = max(state.generation for state in states if state)
+    next_at = STATE_AT[(newest + 1) & 1]
+    raw[next_at : next_at + 20] = os.urandom(20)
+    (path / "index").write_bytes(raw)
+    store = make(path)
+    assert store.get(at("a")) == b"1"
+    assert store.stats().rebuilt == 0
     store.close()
 
 

@@ -14,6 +14,7 @@ import msgspec
 
 from genesis_cache.model.keys import Address
 from genesis_cache.tiers.base import Kind, Notice
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.folder import Folder, write_all
 from genesis_cache.tiers.segments.layout import State
 
@@ -73,7 +74,8 @@ def floors_of(raw: bytes) -> list[Notice]:
     """The newest TAG, PATTERN and CLEAR of each name and scope, oldest first; none that a later CLEAR of all covers."""
     newest: dict[tuple[Kind, str, str | None, str], Notice] = {}
     cleared = 0
-    for line in lines_of(raw):
+    for step, line in enumerate(lines_of(raw), 1):
+        breathe(step)
         if line.kind != _KEY:
             notice = notice_of(raw, line)
             newest[notice.kind, notice.namespace, notice.owner, notice.name] = notice
@@ -95,7 +97,8 @@ class Compaction(msgspec.Struct, frozen=True):
 def compacted(raw: bytes, budget: int) -> Compaction:
     """Decide what to keep, in so many bytes: half for the floors, half for the latest lines of any kind."""
     cut = reach = 0
-    for line in lines_of(raw):
+    for step, line in enumerate(lines_of(raw), 1):
+        breathe(step)
         if len(raw) - line.start <= budget // 2:
             break
         cut, reach = line.end, line.seq

@@ -30,6 +30,7 @@ from genesis_cache.tiers.base import (
     StoreStats,
 )
 from genesis_cache.tiers.segments import eviction, opening, upkeep
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.data import Mapped, Segments
 from genesis_cache.tiers.segments.folder import Folder, in_words, plainly
 from genesis_cache.tiers.segments.layout import (
@@ -424,7 +425,7 @@ class SegmentStore:
         return went
 
     def _sweep_step(self, parts: Parts) -> int:
-        eviction.breathe(0)
+        breathe(0)
         now = self._wall()
         seen = upkeep.expired(parts.index, self._sweep_at, now)
         went = 0

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 from genesis_cache.tiers.base import Found
 from genesis_cache.tiers.segments import layout
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.data import Segments
-from genesis_cache.tiers.segments.eviction import breathe
 from genesis_cache.tiers.segments.folder import Folder, is_segment, segment_name
 from genesis_cache.tiers.segments.index import Index, Slot
 from genesis_cache.tiers.segments.layout import FIRST_RECORD, RECORD, State
