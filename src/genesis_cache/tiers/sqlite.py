@@ -19,7 +19,7 @@ from genesis_cache.tiers.base import Buffer, Change, Found, Kind, Notice, Positi
 from genesis_cache.tiers.leases import FileLeases
 from genesis_cache.tiers.sqlite_batch import ROW_BYTES, Books, ident_of, notice_of
 from genesis_cache.tiers.sqlite_links import Links, Rows, check_folder
-from genesis_cache.tiers.sqlite_schema import Statements, examine, is_damage, prepare
+from genesis_cache.tiers.sqlite_schema import Statements, books_of, corrupt, examine, is_damage, prepare
 from genesis_cache.tiers.sqlite_writing import PAGE, Writing, limits_of
 
 MIN_BYTES = 512 * 1024
@@ -68,6 +68,9 @@ class SqliteStore:
         self._touched = self._writing.touched
         self._verified: dict[int, int] = {}
         self._suspect = False
+        """Whether a read met something that an examination must judge."""
+        self._doomed = False
+        """Whether a read met damage that leaves no choice."""
         self._rebuilt = 0
 
     @property
@@ -121,7 +124,7 @@ class SqliteStore:
         """Make the tables. A new log begins at 0, but beyond the one before where it takes the place of a lost one."""
         start = int(self._clock.wall() * 1e6) if self._rebuilt else 0
         prepare(writer, self._sql, rebuilt=self._rebuilt, start=start)
-        self._suspect = False
+        self._suspect = self._doomed = False
 
     @property
     def _max_pages(self) -> int:
@@ -185,19 +188,20 @@ class SqliteStore:
         if self._links.has_moved():
             self._suspect = True
             raise StoreError(f"{self.path} was taken away: the next write makes it anew")
-        return Position(*self._rows(self._sql.position)[0])
+        epoch, seq, _ = self._reach()
+        return Position(epoch, seq)
 
     def notices(self, after: Position) -> list[Notice] | None:
         """As `Store.notices`."""
-        lines = self._rows(self._sql.notices, (after.seq,))
-        epoch, seq, log_start = self._rows(self._sql.reach)[0]  # after the lines, so that a trim between them shows
+        notices = self._notices(self._sql.notices, (after.seq,))
+        epoch, seq, log_start = self._reach()  # after the lines, so that a trim between them shows
         if after.epoch != epoch or not log_start <= after.seq <= seq:
             return None
-        return [notice_of(name, seq, origin) for seq, name, origin in lines]
+        return notices
 
     def floors(self) -> list[Notice]:
         """As `Store.floors`; where too many were kept, a CLEAR stands for the oldest."""
-        floors = [notice_of(name, seq, 0) for name, seq in self._rows(self._sql.floors)]
+        floors = self._notices(self._sql.floors)
         merged = Notice(Kind.CLEAR, "", None, "", self._books().cleared)
         return [merged, *floors] if merged.seq and merged not in floors else floors
 
@@ -217,11 +221,31 @@ class SqliteStore:
             self._suspect = self._suspect or is_damage(error)
             raise StoreError(f"{self.path} cannot be read: {error}") from error
 
+    def _notices(self, statement: str, values: Sequence[object] = ()) -> list[Notice]:
+        notices = [notice_of(*row) for row in self._rows(statement, values)]
+        sound = [notice for notice in notices if notice is not None]
+        if len(sound) < len(notices):
+            self._doomed = True
+            raise StoreError(f"{self.path} has lost notices to damage: the next write makes it anew")
+        return sound
+
+    def _reach(self) -> tuple[int, int, int]:
+        """The log's epoch, its last sequence, and the one after which it begins."""
+        for epoch, seq, log_start in self._rows(self._sql.reach):
+            return epoch, seq, log_start
+        self._doomed = True
+        raise StoreError(f"{self.path} has lost its books: the next write makes it anew")
+
     def _books(self) -> Books:
-        return Books(*self._rows(self._sql.books)[0])
+        try:
+            return books_of(next(iter(self._rows(self._sql.books)), None))
+        except sqlite3.Error as error:
+            self._doomed = True
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
 
     def _is_intact(self, ident: int, envelope: bytes, checksum: int) -> bool:
-        if not (crc32(envelope) == checksum if self._intact is None else self._intact(envelope)):
+        intact = self._intact
+        if type(envelope) is not bytes or not (crc32(envelope) == checksum if intact is None else intact(envelope)):
             self._writing.bad.add((ident, checksum))
             return False
         if len(envelope) > _ALWAYS_CHECKED:
@@ -262,6 +286,8 @@ class SqliteStore:
                 self._links.detach()
                 self._start(doubtful=self._suspect)
             try:
+                if self._doomed:
+                    raise corrupt("a read found damaged books")
                 return act()
             except sqlite3.Error as error:
                 if not is_damage(error):
@@ -312,7 +338,7 @@ class SqliteStore:
         writer.execute("BEGIN")
         try:
             faults = [line for (line,) in writer.execute("PRAGMA integrity_check") if line != "ok"]
-            books = Books(*writer.execute(self._sql.books).fetchone())
+            books = books_of(writer.execute(self._sql.books).fetchone())
             entries, envelopes, misfits = writer.execute(self._sql.count).fetchone()
             lines, first, last = writer.execute(self._sql.count_log).fetchone()
         finally:
