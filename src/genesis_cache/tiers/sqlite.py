@@ -19,7 +19,7 @@ from genesis_cache.tiers.base import Buffer, Change, Found, Kind, Notice, Positi
 from genesis_cache.tiers.leases import FileLeases
 from genesis_cache.tiers.sqlite_batch import ROW_BYTES, Books, ident_of, notice_of
 from genesis_cache.tiers.sqlite_links import Links, Rows, check_folder
-from genesis_cache.tiers.sqlite_schema import Statements, books_of, corrupt, examine, is_damage, prepare
+from genesis_cache.tiers.sqlite_schema import SqliteErrors, Statements, books_of, corrupt, examine, is_damage, prepare
 from genesis_cache.tiers.sqlite_writing import PAGE, Writing, limits_of
 
 MIN_BYTES = 512 * 1024
@@ -98,7 +98,7 @@ class SqliteStore:
         """As `Store.close`."""
         with self._links.writing:
             if self._links.is_open:
-                with contextlib.suppress(StoreError, sqlite3.Error):  # what was read is only of use, not owed
+                with contextlib.suppress(StoreError, *SqliteErrors):  # what was read is only of use, not owed
                     self._writing.note_touched()
                 self._links.detach()
             self._leases.close()
@@ -111,7 +111,7 @@ class SqliteStore:
             self._prepare(writer)
             if not self._writing.bounds_file or writer.execute("PRAGMA page_count").fetchone()[0] <= self._max_pages:
                 return
-        except sqlite3.Error as error:
+        except SqliteErrors as error:
             if not is_damage(error):
                 self._links.detach()
                 raise
@@ -217,7 +217,7 @@ class SqliteStore:
     def _rows(self, statement: str, values: Sequence[object] = ()) -> Rows:
         try:
             return self._links.rows(statement, values)
-        except sqlite3.Error as error:
+        except SqliteErrors as error:
             self._suspect = self._suspect or is_damage(error)
             raise StoreError(f"{self.path} cannot be read: {error}") from error
 
@@ -289,7 +289,7 @@ class SqliteStore:
                 if self._doomed:
                     raise corrupt("a read found damaged books")
                 return act()
-            except sqlite3.Error as error:
+            except SqliteErrors as error:
                 if not is_damage(error):
                     raise
                 self._leases.open()
@@ -300,7 +300,7 @@ class SqliteStore:
     def _faults(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (*SqliteErrors, OSError) as error:
             raise StoreError(f"{self.path} cannot be {verb}: {error}") from error
 
     # -- leases and figures -------------------------------------------------------------------------------------

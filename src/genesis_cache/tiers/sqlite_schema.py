@@ -135,8 +135,14 @@ def examine(writer: sqlite3.Connection) -> None:
         raise corrupt(f"quick_check says: {verdict}")
 
 
-def is_damage(error: sqlite3.Error) -> bool:
+SqliteErrors = sqlite3.Error, UnicodeDecodeError
+"""What SQLite raises; the second where its message quotes damaged bytes."""
+
+
+def is_damage(error: Exception) -> bool:
     """Whether the file is not what it was, so that it has to be made anew."""
+    if isinstance(error, UnicodeDecodeError):
+        return True
     code = getattr(error, "sqlite_errorcode", 0)
     missing_table = code == _GENERIC and "no such table" in str(error)
     return missing_table or code == _SHORT_READ or code & 0xFF in (_CORRUPT, _NOT_A_DATABASE)
