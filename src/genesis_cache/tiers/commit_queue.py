@@ -104,7 +104,8 @@ class CommitQueue:
         """A sentence if the bytes on the books are not those that wait."""
         with self._guard:
             waiting = sum(order[1] for order in self._orders)
-            return [] if waiting == self._bytes else [f"{waiting} bytes wait to be written, the books say {self._bytes}"]
+            known = self._bytes
+        return [] if waiting == known else [f"{waiting} bytes wait to be written, the books say {known}"]
 
     def _new_lane(self, loop: asyncio.AbstractEventLoop) -> Lane:
         self._lanes = {one: its for one, its in self._lanes.items() if not one.is_closed()}

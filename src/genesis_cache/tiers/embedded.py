@@ -73,7 +73,7 @@ class StoreTier:
     whatever thread met it.
     """
 
-    def __init__(  # noqa: PLR0913  # each is a setting of its own
+    def __init__(
         self,
         store: Store,
         *,

@@ -1,4 +1,4 @@
-"""An embedded store in one SQLite file: the disk tier where segments cannot be had, and the ``sqlite:///`` database tier.
+"""An embedded store in one SQLite file: the disk tier where segments cannot be had, and the ``sqlite:///`` database.
 
 Rows are found by the first 64 bits of their digest, so that a random row number is a random sample of the store, and
 eviction needs no index: it ranks a sample, as Redis does. The file runs in WAL mode without mmap, so that a file cut
@@ -44,7 +44,7 @@ class SqliteStore:
     ``intact`` replaces the checksum that the store keeps beside each row. `ValueError` for a ``max_bytes`` too small.
     """
 
-    def __init__(  # noqa: PLR0913  # each is a setting of its own
+    def __init__(
         self,
         path: Path | str,
         max_bytes: int,
@@ -162,7 +162,7 @@ class SqliteStore:
         found = self.get_within(address, _ANY_SIZE)
         return None if found is MISSING else found
 
-    def get_within(self, address: Address, max_bytes: int) -> Buffer | None | Missing:
+    def get_within(self, address: Address, max_bytes: int) -> Buffer | Missing | None:
         """As `get`, but MISSING where the envelope has more than ``max_bytes``."""
         ident = ident_of(address.digest)
         rows = self._rows(self._sql.get, (max_bytes, ident, address.digest, self._clock.wall()))
@@ -171,9 +171,9 @@ class SqliteStore:
         envelope, checksum = rows[0]
         if envelope is None:
             return MISSING
-        if len(envelope) <= _ALWAYS_CHECKED or self._verified.get(ident) != checksum:
-            if not self._is_intact(ident, envelope, checksum):
-                return None
+        is_known = len(envelope) > _ALWAYS_CHECKED and self._verified.get(ident) == checksum
+        if not is_known and not self._is_intact(ident, envelope, checksum):
+            return None
         if ident not in self._touched and len(self._touched) < _MAX_TOUCHED:
             self._touched.add(ident)
         return envelope  # type: ignore[no-any-return]  # the column holds nothing but bytes
@@ -208,9 +208,10 @@ class SqliteStore:
     def scan(self) -> Iterator[Found]:
         """As `Store.scan`."""
         last: int | None = None
-        while rows := self._rows(self._sql.scan, (_LOWEST if last is None else last, last, self._clock.wall(), _SCAN_ROWS)):
+        start = _LOWEST
+        while rows := self._rows(self._sql.scan, (start, last, self._clock.wall(), _SCAN_ROWS)):
+            start = last = rows[-1][0]
             for ident, envelope, checksum, read in rows:
-                last = ident
                 if self._is_intact(ident, envelope, checksum):
                     yield Found(envelope, bool(read) or ident in self._touched)
 

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS cache_log (seq INTEGER PRIMARY KEY, name BLOB, origin
 CREATE TABLE IF NOT EXISTS cache_floors (name BLOB PRIMARY KEY, seq INTEGER, checksum INTEGER) WITHOUT ROWID
 """
 
-_VICTIM = "id, size, changed, gone_at, used, read, priority, made"
+_VICTIM = "SELECT id, size, changed, gone_at, used, read, priority, made FROM cache_entries"
 
 
 class Statements:
@@ -81,12 +81,10 @@ class Statements:
         self.unfloor = of("DELETE FROM cache_floors WHERE seq < ?")
         self.floor_seqs = of("SELECT seq FROM cache_floors ORDER BY seq")
         self.touch = of("UPDATE cache_entries SET used = ?, read = 1 WHERE id = ? AND (read = 0 OR used < ?)")
-        self.expired = of(
-            f"SELECT {_VICTIM} FROM cache_entries WHERE gone_at <= ? AND gone_at < 9e999 ORDER BY gone_at LIMIT ?"
-        )
-        self.sample = of(f"SELECT {_VICTIM} FROM cache_entries WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?")
-        self.cleared = of(f"SELECT {_VICTIM} FROM cache_entries WHERE made < ? ORDER BY id LIMIT ?")
-        self.damaged = of(f"SELECT {_VICTIM} FROM cache_entries WHERE id = ? AND checksum = ?")
+        self.expired = of(_VICTIM + " WHERE gone_at <= ? AND gone_at < 9e999 ORDER BY gone_at LIMIT ?")
+        self.sample = of(_VICTIM + " WHERE id >= ? AND id <= ? ORDER BY id LIMIT ?")
+        self.cleared = of(_VICTIM + " WHERE made < ? ORDER BY id LIMIT ?")
+        self.damaged = of(_VICTIM + " WHERE id = ? AND checksum = ?")
         self.count = of("SELECT count(*), coalesce(sum(size), 0), coalesce(sum(size <> length(envelope)), 0)"
                         " FROM cache_entries")  # fmt: skip
         self.count_log = of("SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), 0) FROM cache_log")

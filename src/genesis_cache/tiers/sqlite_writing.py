@@ -52,7 +52,7 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 def limits_of(max_bytes: int, *, by_size: bool) -> Limits:
-    """Of files a quarter for the write-ahead log (32 MiB at most), the rest for the database; of rows all for the rows."""
+    """Of files a quarter goes to the write-ahead log (32 MiB at most), the rest to the database."""
     wal_pages = 8192 if by_size else min(max(max_bytes // PAGE // 4, 48), 8192)
     wal_bytes = 32 + wal_pages * _FRAME
     shm_bytes = _SHM_BYTES * (1 + (wal_pages + 34) // 4096)
@@ -168,9 +168,7 @@ class Writing:
     def _write(self, books: Books, changes: Sequence[Change]) -> list[Receipt]:
         """Decide a batch on the rows it names, then write what came of it."""
         writer, sql, before = self._links.writer(), self._sql, books.seq
-        batch = Batch(
-            books, slots=self._limits.slots, widest=self._limits.widest, now=self._wall(), origin=self.origin
-        )
+        batch = Batch(books, slots=self._limits.slots, widest=self._limits.widest, now=self._wall(), origin=self.origin)
         idents = list({ident_of(change.address.digest) for change in changes if not isinstance(change, Kill)})
         for start in range(0, len(idents), _SELECT):
             some = idents[start : start + _SELECT]
