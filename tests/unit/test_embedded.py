@@ -16,7 +16,7 @@ import pytest
 from genesis_cache.model.clock import SystemClock
 from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.testing.clock import FakeClock
-from genesis_cache.tiers import embedded
+from genesis_cache.tiers import commit_queue
 from genesis_cache.tiers.base import Change, Kill, Kind, Notice, Put, Receipt, Remove
 from genesis_cache.tiers.breaker import Circuit
 from genesis_cache.tiers.embedded import StoreTier
@@ -44,16 +44,19 @@ class Watched(SqliteStore):
 
 @pytest.fixture
 def clock() -> FakeClock:
+    """A clock that the test moves."""
     return FakeClock()
 
 
 @pytest.fixture
 def store(tmp_path: Path, clock: FakeClock) -> Watched:
+    """A store of its own for each test."""
     return Watched(tmp_path / "cache.db", 16 * MB, clock)
 
 
 @pytest.fixture
 async def tier(store: Watched, clock: FakeClock) -> AsyncIterator[StoreTier]:
+    """An open tier, whose books must be right when the test ends."""
     tier = StoreTier(store, kind="disk", capacity_bytes=16 * MB, clock=clock)
     await tier.open()
     assert tier.down is None
@@ -64,18 +67,22 @@ async def tier(store: Watched, clock: FakeClock) -> AsyncIterator[StoreTier]:
 
 
 def where(key: str) -> Address:
+    """An address of these tests."""
     return address_of(SCOPE, key)
 
 
 def put(key: str, envelope: bytes) -> Put:
+    """A set that never expires."""
     return Put(where(key), envelope, math.inf)
 
 
 async def stored(tier: StoreTier, key: str, envelope: bytes) -> None:
+    """Have an envelope written."""
     assert await tier.commit([put(key, envelope)]) is not None
 
 
 def held(tier: StoreTier, key: str) -> bytes | None:
+    """What the tier answers at once."""
     found = tier.get(where(key))
     assert not isinstance(found, asyncio.Future)
     return None if found is None else bytes(found)
@@ -177,7 +184,8 @@ async def test_cancelling_a_caller_loses_nothing(tier: StoreTier) -> None:
 
 def test_several_loops_write_at_once(tmp_path: Path) -> None:
     """Loops of four threads and two threads without one share the tier, and everybody hears of his own changes."""
-    tier = StoreTier(Watched(tmp_path / "c.db", 16 * MB, SystemClock()), kind="disk", capacity_bytes=MB, clock=SystemClock())
+    clock = SystemClock()
+    tier = StoreTier(Watched(tmp_path / "c.db", 16 * MB, clock), kind="disk", capacity_bytes=MB, clock=clock)
     asyncio.run(tier.open())
     seqs: list[int] = []
 
@@ -216,7 +224,7 @@ async def test_now_is_never_before_what_is_queued(tier: StoreTier) -> None:
 
 async def test_the_queue_is_bounded(tier: StoreTier, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond its bytes a put is owed at once; an invalidation is still taken."""
-    monkeypatch.setattr(embedded, "MAX_QUEUED_BYTES", 2000)
+    monkeypatch.setattr(commit_queue, "MAX_QUEUED_BYTES", 2000)
     first, second = tier.commit([put("a", bytes(1500))]), tier.commit([put("b", bytes(1500))])
     removal = tier.commit([Remove(where("c"))])
     assert second.done()
@@ -227,12 +235,13 @@ async def test_the_queue_is_bounded(tier: StoreTier, monkeypatch: pytest.MonkeyP
 
 async def test_nonsense_of_one_caller_harms_no_other(tier: StoreTier) -> None:
     """A change that no store could understand is owed; those in the same batch are written."""
-    good, bad, more = tier.commit([put("a", b"1")]), tier.commit(["nonsense"]), tier.commit([put("b", b"1")])  # type: ignore[list-item]  # that is the point
+    nonsense: list[Change] = ["nonsense"]  # type: ignore[list-item]  # that is the point
+    good, bad, more = tier.commit([put("a", b"1")]), tier.commit(nonsense), tier.commit([put("b", b"1")])
     assert await bad is None
     assert await good is not None
     assert await more is not None
     assert (held(tier, "a"), held(tier, "b"), tier.errors, tier.down) == (b"1", b"1", 1, None)
-    assert await tier.commit(["nonsense"]) is None  # type: ignore[list-item]  # that is the point
+    assert await tier.commit(nonsense) is None
     assert tier.errors == 2
 
 
@@ -385,7 +394,7 @@ tier = StoreTier(SqliteStore(path, 16 * MB, SystemClock()), kind="disk", capacit
 
 def run(script: str, path: Path) -> list[object]:
     """The lines of JSON that a script prints in a process of its own, which must not complain."""
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  # this interpreter, with a script of this file
         [sys.executable, "-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning", "-c",
          PREAMBLE + script, str(path)],
         capture_output=True, text=True, timeout=60, check=False,
@@ -430,7 +439,8 @@ if (child := os.fork()) == 0:
     asyncio.run(tier.close())
     os._exit(0)
 os.waitpid(child, 0)
-say("parent", tier.get(where("child")) == b"1", asyncio.run(change("parent")), tier.lease(where("theirs")), tier.check())
+found = tier.get(where("child"))
+say("parent", found == b"1", asyncio.run(change("parent")), tier.lease(where("theirs")), tier.check())
 """,
         tmp_path / "c.db",
     )

@@ -22,11 +22,13 @@ Make = Callable[..., SqliteStore]
 
 @pytest.fixture
 def clock() -> FakeClock:
+    """A clock that the test moves."""
     return FakeClock()
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    """Where the store is."""
     return tmp_path / "cache.db"
 
 
@@ -49,18 +51,22 @@ def make(path: Path, clock: FakeClock) -> Iterator[Make]:
 
 
 def where(key: str) -> Address:
+    """An address of these tests."""
     return address_of(SCOPE, key)
 
 
 def put(key: str, envelope: bytes, gone_at: float = math.inf, **options: int) -> Put:
+    """A set, or with ``since`` a fill."""
     return Put(where(key), envelope, gone_at, **options)
 
 
 def kill(kind: Kind, name: str = "", namespace: str = "shop") -> Kill:
+    """A notice to append."""
     return Kill(Notice(kind, namespace, None, name))
 
 
 def overwrite(path: Path, offset: int, data: bytes) -> None:
+    """Put other bytes into a file, as a failing disk would."""
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(data)
