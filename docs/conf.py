@@ -1,11 +1,11 @@
 """How the documentation is built."""
 
-from importlib.metadata import version as installed_version
+from genesis_cache import __version__
 
 project = "Genesis Cache"
 author = "Genesis Cache contributors"
 copyright = "Genesis Cache contributors"  # noqa: A001  # the name that Sphinx reads
-version = release = installed_version("genesis-cache")
+version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 myst_enable_extensions = ["colon_fence", "deflist", "smartquotes"]
