@@ -16,6 +16,7 @@ from genesis_cache.model.clock import SystemClock
 from genesis_cache.testing.store_words import address, kill, put, read
 from genesis_cache.tiers.base import Kind, Remove, Store
 
+_PROGRAM = "from genesis_cache.testing import store_process; store_process.obey()"
 _PATIENCE_S = 30.0  # for the process to answer
 
 
@@ -24,8 +25,7 @@ class OtherProcess:
 
     def __init__(self, factory: str, path: Path, max_bytes: int) -> None:
         self._process = subprocess.Popen(  # noqa: S603  # this interpreter, with a script of this package
-            [sys.executable, "-c", "from genesis_cache.testing import store_process; store_process.obey()", factory, str(path),
-             str(max_bytes)],
+            [sys.executable, "-c", _PROGRAM, factory, str(path), str(max_bytes)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
