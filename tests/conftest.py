@@ -16,7 +16,9 @@ JOIN_S = 5.0  # for threads that were told to end
 FOREIGN_THREADS = ("pytest_timeout", "execnet", "asyncio-waitpid", "ThreadPoolExecutor-hypothesis")
 
 settings.register_profile("ci", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("full", parent=settings.get_profile("ci"), max_examples=5_000)
+settings.register_profile(
+    "full", parent=settings.get_profile("ci"), max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "5000"))
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 

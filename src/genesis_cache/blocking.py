@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from genesis_cache.engine.engine import Engine
     from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
 
+
 class BlockingCache:
     """The verbs of `Cache` as plain calls; meaning, options and errors are the same."""
 
@@ -44,8 +45,11 @@ class BlockingCache:
 
     def get(self, key: str, default: Any = None, *, allow_stale: bool = False) -> Any:
         """See `Cache.get`."""
-        found, value = self._engine.reading.quick(self._view, key)
+        found, value = self._quick(key)
         return value if found else self._portal.run(self._cache.get(key, default, allow_stale=allow_stale))
+
+    def _quick(self, key: str) -> tuple[bool, Any]:
+        return self._engine.reading.quick(self._view, key) if type(key) is str else (False, None)
 
     def peek(self, key: str, default: Any = None) -> Any:
         """See `Cache.peek`."""
@@ -57,7 +61,7 @@ class BlockingCache:
 
     def get_or_set(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
         """See `Cache.get_or_set`."""
-        found, value = (False, None) if "owner" in options else self._engine.reading.quick(self._view, key)
+        found, value = (False, None) if "owner" in options else self._quick(key)
         return value if found else self._portal.run(self._cache.get_or_set(key, loader, **options))
 
     def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from genesis_cache.insight.optimizer import optimize
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import InvalidKey
-from genesis_cache.model.keys import key_bytes, tag_name
+from genesis_cache.model.keys import tag_name, text_key
 from genesis_cache.model.notice import Kind
 from genesis_cache.model.options import EntryOptions
 from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from genesis_cache.tiers.memory import MemoryTier
 
 T = TypeVar("T")
+
+_NOTHING = EntryOptions()
 
 
 class Cache:
@@ -65,7 +67,7 @@ class Cache:
 
     def _other(self, view: View) -> Cache:
         cache = object.__new__(Cache)
-        cache._bind(self._engine, view)  # noqa: SLF001  # another view of the same kind
+        cache._bind(self._engine, view)  # another view of the same kind
         return cache
 
     @classmethod
@@ -100,7 +102,7 @@ class Cache:
         try:
             entry = self._lookup(key)
         except TypeError:
-            key_bytes(key)
+            text_key(key)
             raise
         if entry is not None:
             floors = self._floors
@@ -109,16 +111,17 @@ class Cache:
                     entry.mark = True
                 self._meter.near_hits += 1
                 return entry.value
-        return await self._reading.get(self._view, key, default, allow_stale=allow_stale)
+        return await self._reading.get(
+            self._view, key if type(key) is str else _text(key), default, allow_stale=allow_stale
+        )
 
     def peek(self, key: str, default: Any = None) -> Any:
         """The fresh value if the nearest tier holds it, or the default; never waits."""
-        key_bytes(key)
-        return self._reading.peek(self._view, key, default)
+        return self._reading.peek(self._view, text_key(key), default)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The fresh values of those keys that have one."""
-        return await self._reading.get_many(self._view, _keys(keys))
+        return await self._engine.bulk.get_many(self._view, _keys(keys))
 
     async def get_or_set(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
         """The value; loaded at most once for all who ask for it at the same time, and stored in every tier.
@@ -128,7 +131,7 @@ class Cache:
         ``hard_timeout`` or the load's own deadline.
         """
         plan, cache = self._plan(options)
-        return await self._reading.get_or_set(cache._view, key, load_of(loader), plan)  # noqa: SLF001
+        return await self._reading.get_or_set(cache._view, _text(key), load_of(loader), plan)  # noqa: SLF001
 
     async def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:
         """The values of all keys; ``loader`` receives the list of the missing ones and returns a mapping."""
@@ -139,13 +142,17 @@ class Cache:
 
     async def set(self, key: str, value: Any, **options: Any) -> Outcome:
         """Store a value in every tier; SerializationError, and nothing stored, if no far tier could give it back."""
-        return await self.set_many({key: value}, **options)
+        plan, cache = self._plan(options)
+        if not self._engine.core.opened:
+            await self._engine.open()
+        return await self._engine.writing.set_many(cache._view, ((_text(key), value),), plan)  # noqa: SLF001
 
     async def set_many(self, items: Mapping[str, Any], **options: Any) -> Outcome:
         """Store several values with the same options; all keys and values are checked before any is stored."""
         plan, cache = self._plan(options)
+        checked = [(_text(key), value) for key, value in items.items()]
         await self._ready()
-        return await self._engine.writing.set_many(cache._view, list(items.items()), plan)  # noqa: SLF001
+        return await self._engine.writing.set_many(cache._view, checked, plan)  # noqa: SLF001
 
     async def delete(self, *keys: str) -> Outcome:
         """Forget keys everywhere; loads of them that have begun will not be stored."""
@@ -163,7 +170,7 @@ class Cache:
         """Give a fresh value a new ttl from now on; False if there is none."""
         lifetime = seconds(ttl)
         await self._ready()
-        return await self._engine.rewriting.touch(self._view, key, lifetime)
+        return await self._engine.rewriting.touch(self._view, _text(key), lifetime)
 
     async def delete_by_tag(self, *tags: str) -> Outcome:
         """Kill every entry that bears one of the tags, at a cost that does not depend on how many there are."""
@@ -191,9 +198,12 @@ class Cache:
     def namespace(self, name: str, *, max_loads: int | None = None, **defaults: Any) -> Cache:
         """A view with its own keys, defaults and figures in the same tiers; names nest with ``/``."""
         full = f"{self._view.space.name}/{name}" if self._view.space.name else name
+        owner = defaults.pop("owner", None) or self._view.owner
         options = EntryOptions.of(**defaults).merged(self._view.defaults)
+        view = self._engine.view(full, owner, options)
+        self._engine.core.plan(view, _NOTHING)  # refuses now what a call would refuse
         self._engine.core.space(full, options, max_loads)
-        return self._other(self._engine.view(full, self._view.owner, options))
+        return self._other(view)
 
     def owned_by(self, owner: str) -> Cache:
         """A view of the entries of one user or segment, for every verb; nobody else's view can reach them."""
@@ -218,7 +228,7 @@ class Cache:
     async def explain(self, key: str) -> Explanation:
         """Which tiers hold a key, in what state, and why a read of it hits or misses."""
         await self._ready()
-        return await self._engine.explaining.explain(self._view, key)
+        return await self._engine.explaining.explain(self._view, _text(key))
 
     def on(self, event: str, callback: Callable[..., Any]) -> Callable[[], None]:
         """Call back on an event: hit miss stale load evict expire invalidate tier_down tier_up; returns its undoing."""
@@ -251,7 +261,9 @@ def _keys(keys: Iterable[str]) -> list[str]:
     if isinstance(keys, str):
         msg = f"expected several keys, got the one string {keys!r:.80}: wrap it in a list"
         raise InvalidKey(msg)
-    checked = list(keys)
-    for key in checked:
-        key_bytes(key)
-    return checked
+    return [text_key(key) for key in keys]
+
+
+def _text(key: str) -> str:
+    """The key as plain text; what is text already is checked where its address is made."""
+    return key if type(key) is str else text_key(key)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from genesis_cache.engine.loading import Load
 from genesis_cache.model.argkeys import argument_key, template_key, template_tag
-from genesis_cache.model.keys import key_bytes, tag_name
+from genesis_cache.model.keys import tag_name, text_key
 from genesis_cache.model.options import EntryOptions
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def decorator(
         raise TypeError(msg)
     checked = EntryOptions.of(**{name: value for name, value in options.items() if name != "tags"})
     tags = EntryOptions.of(tags=options["tags"]).tags if "tags" in options else ()
+    engine.core.plan(view, checked)  # refuses now what a call would refuse
 
     def wrap(function: Callable[P, R_co]) -> CachedFunction[P, R_co]:
         return _Wrapping(cache, engine, view, function, key, prefix, checked, tags).build()
@@ -151,7 +152,11 @@ class _Wrapping:
         )
         core = self.engine.core
         names = self.names | {"_lookup": self.view.lookup, "_floors": core.floors, "_clock": core.clock.now}
-        names |= {"_meter": self.view.space.meter, "_miss": self._miss if self.is_async else self._miss_blocking, "_known": self.known.get}
+        names |= {
+            "_meter": self.view.space.meter,
+            "_miss": self._miss if self.is_async else self._miss_blocking,
+            "_known": self.known.get,
+        }
         names["_make_key"] = self._make_key if self.key_function is None else self.key_function
         exec(compile(source, f"<cached {self.function.__qualname__}>", "exec"), names)  # noqa: S102  # made of parsed names only
         wrapper = names["_wrapper"]
@@ -223,9 +228,7 @@ class _Wrapping:
     # -- calls --------------------------------------------------------------------------------------------------------
 
     def _checked_key(self, *args: Any, **kwargs: Any) -> str:
-        key = self.key_of(*args, **kwargs)
-        key_bytes(key)
-        return str(key)
+        return text_key(self.key_of(*args, **kwargs))
 
     def _plan(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The options of one call: its tags are written from its arguments."""
@@ -248,7 +251,7 @@ class _Wrapping:
 
     async def _miss(self, key: str, /, *args: Any, **kwargs: Any) -> Any:
         load, plan = self._load(args, kwargs), self._plan(args, kwargs)
-        return await self.engine.reading.get_or_set(self.view, key, load, plan)
+        return await self.engine.reading.get_or_set(self.view, key if type(key) is str else text_key(key), load, plan)
 
     def _miss_blocking(self, key: str, /, *args: Any, **kwargs: Any) -> Any:
         return self.engine.portal.run(self._miss(key, *args, **kwargs))

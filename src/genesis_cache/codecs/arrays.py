@@ -1,11 +1,12 @@
 """NumPy arrays and scalars as raw bytes with dtype, shape and order; numpy itself is imported only to build one."""
 
+# ruff: noqa: ANN401  # numpy is optional, so no type of it can be named here
+
 import importlib
 import sys
 from math import prod
 from struct import Struct, pack, unpack_from
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from genesis_cache.codecs.refusal import refuse
 
@@ -19,18 +20,17 @@ _NUMBERS = frozenset("biufc")
 _names: dict[tuple[type, str], bytes] = {}
 _dtypes: dict[bytes, Any] = {}
 
-# Any below: numpy is optional, so no type of it can be named here.
-
 
 def is_array(value: object) -> bool:
     """Whether it is a plain array of numpy (no subclass, which would come back as another type)."""
-    kind = type(value)
-    return kind.__module__ == "numpy" and kind is _numpy().ndarray
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and type(value) is numpy.ndarray
 
 
 def is_scalar(value: object) -> bool:
     """Whether it is one of numpy's own scalars."""
-    return type(value).__module__ == "numpy" and isinstance(value, _numpy().generic)
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.generic)
 
 
 def pack_array(value: Any) -> bytes:
@@ -94,8 +94,7 @@ def _build_text(numpy: Any, data: bytes) -> object:
 
 
 def _numpy() -> Any:
-    found: ModuleType | None = sys.modules.get("numpy")
-    return found if found is not None else importlib.import_module("numpy")
+    return sys.modules.get("numpy") or importlib.import_module("numpy")
 
 
 def _dtype(name: bytes) -> Any:
@@ -111,29 +110,23 @@ def _dtype(name: bytes) -> Any:
 
 def _dtype_name(dtype: Any) -> bytes:
     """A name that gives exactly this dtype again; its letter where two of the same size differ (``longlong``)."""
-    if dtype.metadata is not None:
-        _refuse_dtype(dtype)
     known = _names.get((dtype.type, dtype.byteorder))
-    if known is not None:
+    if known is not None and dtype.metadata is None:
         return known
-    for text in (dtype.str, dtype.byteorder.replace("|", "") + dtype.char):
-        if _means(text, dtype):
-            name = bytes(text.encode("ascii"))
-            if dtype.kind in _NUMBERS:
-                _names[dtype.type, dtype.byteorder] = name
-            return name
-    _refuse_dtype(dtype)
+    texts = (dtype.str, dtype.byteorder.replace("|", "") + dtype.char)
+    name: bytes | None = next((text.encode("ascii") for text in texts if _means(text, dtype)), None)
+    if name is None:
+        refuse(f"items of numpy dtype {dtype} do not come back as they were: convert with .astype() or .tolist()")
+    if dtype.kind in _NUMBERS:
+        _names[dtype.type, dtype.byteorder] = name
+    return name
 
 
 def _means(name: str, dtype: Any) -> bool:
-    if dtype.hasobject or not dtype.itemsize:
+    if dtype.hasobject or dtype.metadata is not None or not dtype.itemsize:
         return False
     try:
         again = _numpy().dtype(name)
     except TypeError:
         return False
     return bool(again == dtype and again.type is dtype.type and again.kind == dtype.kind)
-
-
-def _refuse_dtype(dtype: Any) -> NoReturn:
-    refuse(f"items of numpy dtype {dtype} do not come back as they were: convert the array with .astype() or .tolist()")

@@ -17,6 +17,14 @@ Buffer = bytes | memoryview
 
 _PRIORITIES = tuple(CachePriority)
 
+# By their plain names, because looking them up in a module takes a share of the time of a small read.
+_unpack = stored.COMMON.unpack_from
+_NO_REST = bytes(24)
+_HEADER_BYTES = stored.HEADER.size
+_MAGIC, _FORMAT, _SEALED, _TTL = stored.MAGIC, stored.FORMAT, stored.SEALED, stored.TTL
+_BYTES = serialize.BYTES
+_NORMAL = int(CachePriority.NORMAL)
+
 
 class _Extra(msgspec.Struct, array_like=True, gc=False):
     """What only some records have. Part of the stored format: new fields go to the end and have a default."""
@@ -90,45 +98,45 @@ class Codec:
 
         The checksum is not looked at: that is `envelope.intact`, once for each stored copy.
         """
-        if len(envelope) < stored.HEADER.size:
+        try:
+            (
+                magic, form, codec, method, priority, flags, created, ttl, rest,
+                seq, epoch, digest, names, extra_size, payload_size, size,
+            ) = _unpack(envelope)  # fmt: skip
+        except StructError:  # too short
             return None
-        (
-            magic, _, form, codec, method, priority, flags, created, ttl, swr, sie, cost,
-            seq, epoch, version, digest, _, names, extra_size, payload_size, size,
-        ) = stored.HEADER.unpack_from(envelope)  # fmt: skip
-        if digest != address.digest or magic != stored.MAGIC or form != stored.FORMAT or flags & stored.SEALED:
+        if digest != address.digest or magic != _MAGIC or form != _FORMAT or flags & _SEALED:
             return None
-        extra_at = stored.HEADER.size + names
-        start = extra_at + extra_size
-        if start + payload_size != len(envelope) or size > self._max_bytes or priority >= len(_PRIORITIES):
+        start = _HEADER_BYTES + names + extra_size
+        if start + payload_size != len(envelope) or size > self._max_bytes:
             return None
         if annotation is not UNSET:
             self._registry.learn(annotation)
         try:
-            value = self._value(envelope[start:], codec, method, size)
-            extra = _decode_extra(envelope[extra_at:start]) if extra_size else None
+            if codec == _BYTES and not method and size == payload_size:
+                value: object = bytes(envelope[start:])
+            else:
+                value = self._value(envelope[start:], codec, method, size)
+            record = Record(address, value, created, ttl if flags & _TTL else None, seq, epoch)
+            if flags > _TTL or priority != _NORMAL or rest != _NO_REST:
+                _add_rest(record, envelope, flags, _PRIORITIES[priority])
+                if extra_size:
+                    _put_extra(record, _decode_extra(envelope[start - extra_size : start]))
         except Exception:  # noqa: BLE001  # bytes that are no value may fail in any way a class or codec can; all miss
             return None
-        record = Record(
-            address=address,
-            value=value,
-            created=created,
-            ttl=ttl if flags & stored.TTL else None,
-            seq=seq,
-            epoch=epoch,
-            priority=_PRIORITIES[priority],
-            swr=swr,
-            sie=sie,
-            version=version if flags & stored.VERSION else None,
-            cost=cost,
-            isolate=bool(flags & stored.ISOLATE),
-        )
-        if extra is not None:
-            _put_extra(record, extra)
         return record
 
     def _value(self, payload: Buffer, codec: int, method: int, size: int) -> object:
         return self._reader.loads(codec, inflate(method, payload, size) if method else payload)
+
+
+def _add_rest(record: Record, envelope: Buffer, flags: int, priority: CachePriority) -> None:
+    """What the header says beyond the common part."""
+    header = stored.HEADER.unpack_from(envelope)
+    record.priority = priority
+    record.swr, record.sie, record.cost = header[9:12]
+    record.version = header[14] if flags & stored.VERSION else None
+    record.isolate = bool(flags & stored.ISOLATE)
 
 
 def _front(record: Record, codec: int, method: int, flags: int, sizes: tuple[int, int]) -> bytes:

@@ -77,7 +77,7 @@ class PackageZstd(threading.local):
 
 
 class BuiltinZstd:
-    """Zstandard by ``compression.zstd`` of Python 3.14."""
+    """Zstandard by ``compression.zstd`` of Python 3.14, or ``backports.zstd``, which is the same."""
 
     number = ZSTD
 
@@ -97,8 +97,11 @@ class BuiltinZstd:
         return found
 
 
+_ZSTD_MAKERS = (("compression.zstd", BuiltinZstd), ("zstandard", PackageZstd), ("backports.zstd", BuiltinZstd))
+
+
 def _find_zstd() -> Method | None:
-    for name, method in (("compression.zstd", BuiltinZstd), ("zstandard", PackageZstd)):
+    for name, method in _ZSTD_MAKERS:
         try:
             return method(importlib.import_module(name))
         except ImportError:

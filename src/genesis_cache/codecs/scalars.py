@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
+from fractions import Fraction
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from struct import Struct
-from uuid import SafeUUID, UUID
+from uuid import UUID, SafeUUID
 from zoneinfo import ZoneInfo
 
 from genesis_cache.codecs.refusal import refuse
@@ -37,9 +40,10 @@ def _pack_zone(zone: tzinfo | None) -> bytes:
         return b""
     if type(zone) is ZoneInfo and zone.key:
         return b"z" + zone.key.encode()
-    if type(zone) is timezone:
-        return b"o" + _pack_offset(zone)
-    refuse(f"its time zone is a {type(zone).__module__}.{type(zone).__qualname__}: use zoneinfo.ZoneInfo or timezone")
+    if type(zone) is not timezone:
+        kind = f"{type(zone).__module__}.{type(zone).__qualname__}"
+        refuse(f"its time zone is a {kind}: use zoneinfo.ZoneInfo or datetime.timezone")
+    return b"o" + _pack_offset(zone)
 
 
 def _pack_offset(zone: timezone) -> bytes:
@@ -98,14 +102,6 @@ def _build_timedelta(data: bytes) -> timedelta:
     return timedelta(*_TIMEDELTA.unpack(data))
 
 
-def _pack_decimal(value: Decimal) -> bytes:
-    return str(value).encode()
-
-
-def _build_decimal(data: bytes) -> Decimal:
-    return Decimal(data.decode())
-
-
 def _pack_uuid(value: UUID) -> bytes:
     return value.bytes + _SAFETIES.get(value.is_safe, b"")
 
@@ -123,6 +119,14 @@ def _build_complex(data: bytes) -> complex:
     return complex(*_COMPLEX.unpack(data))
 
 
+def _pack_text(value: object) -> bytes:
+    return str(value).encode()
+
+
+def _from_text(kind: Callable[[str], object]) -> Build:
+    return lambda data: kind(data.decode())
+
+
 # The numbers are part of the stored format: a number is never given to another type.
 _TABLE: tuple[tuple[int, type, Callable[..., bytes], Build], ...] = (
     (2, bytearray, bytes, bytearray),
@@ -130,9 +134,18 @@ _TABLE: tuple[tuple[int, type, Callable[..., bytes], Build], ...] = (
     (4, date, _pack_date, _build_date),
     (5, time, _pack_time, _build_time),
     (6, timedelta, _pack_timedelta, _build_timedelta),
-    (7, Decimal, _pack_decimal, _build_decimal),
+    (7, Decimal, _pack_text, _from_text(Decimal)),
     (8, UUID, _pack_uuid, _build_uuid),
     (9, complex, _pack_complex, _build_complex),
+    (10, Fraction, _pack_text, _from_text(Fraction)),
+    (11, IPv4Address, _pack_text, _from_text(IPv4Address)),
+    (12, IPv6Address, _pack_text, _from_text(IPv6Address)),
+    (13, IPv4Network, _pack_text, _from_text(IPv4Network)),
+    (14, IPv6Network, _pack_text, _from_text(IPv6Network)),
+    (15, PurePosixPath, _pack_text, _from_text(PurePosixPath)),
+    (16, PosixPath, _pack_text, _from_text(PosixPath)),
+    (17, PureWindowsPath, _pack_text, _from_text(PureWindowsPath)),
+    (18, WindowsPath, _pack_text, _from_text(WindowsPath)),
 )
 
 BIG_INT = 1

@@ -5,8 +5,11 @@ every type in it. Anything else is lowered first: each part that msgpack does no
 that part's own msgpack.
 """
 
+# ruff: noqa: ANN401  # a cache stores values of any type
+
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -53,33 +56,32 @@ _encode = msgspec.msgpack.Encoder().encode
 
 def dumps(value: object, registry: Registry, max_bytes: int) -> tuple[int, Buffer]:
     """How to read it, and the bytes. `SerializationError` where the value would not come back as it is."""
-    kind = type(value)
     try:
-        if kind is bytes:
-            return BYTES, value  # type: ignore[return-value]  # its type has just been looked at
-        if kind is str:
-            return TEXT, value.encode()  # type: ignore[attr-defined]  # its type has just been looked at
-        if _is_plain(value):
-            return PLAIN, _encode(value)
-    except (OverflowError, UnicodeEncodeError):
-        pass  # a big integer, which the writer can lower, or a lone surrogate, which it can name
-    return _dump_tagged(value, registry, max_bytes)
-
-
-def _dump_tagged(value: object, registry: Registry, max_bytes: int) -> tuple[int, Buffer]:
-    try:
-        if arrays.is_array(value):
-            return ARRAY, arrays.pack_array(value)
         try:
-            return TAGGED, _encode(Writer(registry, max_bytes, careful=False).lower(value, 0))
-        except (OverflowError, UnicodeEncodeError):
-            return TAGGED, _encode(Writer(registry, max_bytes, careful=True).lower(value, 0))
+            return _dump_quickly(value) or _dump_tagged(value, registry, max_bytes, careful=False)
+        except (OverflowError, UnicodeEncodeError):  # a big integer, to be lowered, or a lone surrogate, to be named
+            return _dump_tagged(value, registry, max_bytes, careful=True)
     except Refusal as refusal:
         raise refusal.error() from None
     except RecursionError:
         raise Refusal("it is nested deeper than the stack has room for: flatten it").error() from None
-    except RuntimeError as error:
-        raise Refusal(f"it was changed while it was read ({error}): copy it first").error() from None
+    except Exception as error:  # a user's class can fail in any way when it is asked for its parts
+        raise Refusal(f"it could not be read ({type(error).__name__}: {error}): convert it first").error() from error
+
+
+def _dump_quickly(value: Any) -> tuple[int, Buffer] | None:
+    kind = type(value)
+    if kind is bytes:
+        return BYTES, value
+    if kind is str:
+        return TEXT, value.encode()
+    return (PLAIN, _encode(value)) if _is_plain(value) else None
+
+
+def _dump_tagged(value: object, registry: Registry, max_bytes: int, *, careful: bool) -> tuple[int, Buffer]:
+    if arrays.is_array(value):
+        return ARRAY, arrays.pack_array(value)
+    return TAGGED, _encode(Writer(registry, max_bytes, careful=careful).lower(value, 0))
 
 
 def _is_plain(value: Any) -> bool:
@@ -147,6 +149,9 @@ class Writer:
         self._nodes += 1
         if kind in _SCALARS:
             return self._scalar(value) if self._careful else value
+        if kind is tuple and depth < MAX_DEPTH and not self._careful and _SCALARS.issuperset(map(type, value)):
+            self._nodes += len(value)
+            return Ext(_TUPLE, _encode(value))  # rows of a database, mostly; there may be very many
         container = _CONTAINERS.get(kind)
         if container is not None:
             return self._once(value, depth, container)
@@ -157,18 +162,22 @@ class Writer:
         return self._other(value, kind, depth)
 
     def _other(self, value: object, kind: type, depth: int) -> object:
-        if value is ABSENT:
-            return Ext(_ABSENT, b"")
-        if value is msgspec.UNSET:
-            return Ext(_UNSET, b"")
-        if arrays.is_array(value):
-            return Ext(_ND_ARRAY, arrays.pack_array(value))
-        if arrays.is_scalar(value):
-            return Ext(_ND_SCALAR, arrays.pack_scalar(value))
-        shape = self._registry.shape_for(kind)
+        shape = self._registry.known(kind)
         if shape is None:
-            _refuse_kind(kind)
-        return self._once(value, depth, lambda writer, held, below: writer.instance(shape, held, below))
+            if value is ABSENT:
+                return Ext(_ABSENT, b"")
+            if value is msgspec.UNSET:
+                return Ext(_UNSET, b"")
+            if arrays.is_array(value):
+                return Ext(_ND_ARRAY, arrays.pack_array(value))
+            if arrays.is_scalar(value):
+                return Ext(_ND_SCALAR, arrays.pack_scalar(value))
+            shape = self._registry.shape_for(kind) or _refuse_kind(kind)
+        parts = shape.parts(value)
+        if depth < MAX_DEPTH and not self._careful and _SCALARS.issuperset(map(type, parts)):
+            self._nodes += len(parts)
+            return Ext(_INSTANCE, shape.token + _encode(parts))
+        return self._once(value, depth, partial(Writer.instance, shape=shape, parts=parts))
 
     def _scalar(self, value: object) -> object:
         if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
@@ -266,9 +275,9 @@ class Writer:
         """A deque after its longest length."""
         return self.ext(_DEQUE, [value.maxlen, *self.items(value, depth + 1)])
 
-    def instance(self, shape: Shape, value: object, depth: int) -> Ext:
+    def instance(self, _: object, depth: int, shape: Shape, parts: list[object]) -> Ext:
         """An instance of a class: the class's token, then its parts."""
-        return self.ext(_INSTANCE, self.items(shape.parts(value), depth + 1, shape.step), shape.token)
+        return self.ext(_INSTANCE, self.items(parts, depth + 1, shape.step), shape.token)
 
 
 Lower = Callable[[Writer, Any, int], object]
@@ -313,9 +322,9 @@ class Reader:
         self._decode = msgspec.msgpack.Decoder(ext_hook=self._extension).decode
         self._list = msgspec.msgpack.Decoder(list, ext_hook=self._extension).decode
         self._builders: dict[int, Callable[[memoryview], object]] = {
-            _TUPLE: lambda data: tuple(self._list(data)),
-            _SET: lambda data: set(self._list(data)),
-            _FROZENSET: lambda data: frozenset(self._list(data)),
+            _TUPLE: msgspec.msgpack.Decoder(tuple, ext_hook=self._extension).decode,
+            _SET: msgspec.msgpack.Decoder(set, ext_hook=self._extension).decode,
+            _FROZENSET: msgspec.msgpack.Decoder(frozenset, ext_hook=self._extension).decode,
             _DICT: self._pairs,
             _ORDERED_DICT: lambda data: OrderedDict(self._pairs(data)),
             _COUNTER: lambda data: Counter(self._pairs(data)),

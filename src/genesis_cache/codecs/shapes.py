@@ -4,9 +4,13 @@ A shape's ``token`` stands for the class in stored bytes: a digest of its module
 that another class, or this one with other fields, is never taken for it.
 """
 
+# ruff: noqa: ANN401  # each shape takes instances of its own class, known only by looking
+
 import dataclasses
 import functools
+import inspect
 import re
+import types
 import typing
 from collections.abc import Sequence
 from enum import Enum
@@ -20,6 +24,9 @@ import msgspec
 from genesis_cache.codecs.refusal import refuse
 
 TOKEN_BYTES = 16
+
+# What the last parts of a pydantic model are, after its fields.
+_MODEL_STATE = ("__dict__", "__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__")
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -70,7 +77,7 @@ def shape_of(cls: type) -> Shape | None:
         return StructShape(cls)
     if hasattr(cls, "__pydantic_validator__") and hasattr(cls, "model_construct"):
         return ModelShape(cls)
-    return None
+    return UrlShape(cls) if any(base.__module__ == "pydantic.networks" for base in cls.__mro__) else None
 
 
 class EnumShape:
@@ -78,7 +85,7 @@ class EnumShape:
 
     def __init__(self, cls: type[Enum]) -> None:
         self.cls: Any = cls
-        self.token = _token("enum", cls, ((name, member.value) for name, member in cls.__members__.items()))
+        self.token = _token("enum", cls, (_member(name, member.value) for name, member in cls.__members__.items()))
 
     def parts(self, value: Enum) -> list[object]:
         """Its name."""
@@ -113,11 +120,13 @@ class NamedTupleShape:
     def __init__(self, cls: Any) -> None:
         self.cls: Any = cls
         self._fields: tuple[str, ...] = tuple(cls._fields)
-        hints = vars(cls).get("__annotations__", {})
+        hints = plain_annotations(cls)
         self.token = _token("namedtuple", cls, ((name, described(hints.get(name))) for name in self._fields))
 
     def parts(self, value: tuple[object, ...]) -> list[object]:
         """Its items, and attributes of its own if a subclass has any."""
+        if len(value) != len(self._fields):
+            refuse("it has not as many items as fields")
         return [*value, getattr(value, "__dict__", None) or None]
 
     def build(self, parts: list[Any]) -> object:
@@ -149,25 +158,28 @@ class DataclassShape:
         self._recomputed = _cached_properties(cls)
 
     def parts(self, value: object) -> list[object]:
-        """Its fields in order (`ABSENT` where not set), and what else is in its ``__dict__``."""
+        """Its fields in order (`ABSENT` where not set), and what else it holds (None: exactly its fields, in order)."""
         if not self._has_dict:
-            return [*(_slot(value, name) for name in self._names), None]
+            found = [_slot(value, name) for name in self._names]
+            return [*found, {}]
         held = vars(value)
-        if self._slots:
-            found = [_slot(value, name) if name in self._slots else held.get(name, ABSENT) for name in self._names]
-        else:
-            found = [held.get(name, ABSENT) for name in self._names]
+        if tuple(held) == self._names:
+            return [*held.values(), None]
+        found = [_slot(value, name) if name in self._slots else held.get(name, ABSENT) for name in self._names]
         return [*found, _rest(held, self._names, self._recomputed)]
 
     def build(self, parts: list[Any]) -> object:
         """The instance, made by ``object.__new__``."""
         *values, rest = parts
         made = object.__new__(self.cls)
+        if rest is None and self._has_dict:
+            vars(made).update(zip(self._names, values, strict=True))
+            return made
         put = object.__setattr__
         for name, value in zip(self._names, values, strict=True):
             if value is ABSENT:
                 continue
-            if name in self._slots or not self._has_dict:
+            if name in self._slots:
                 put(made, name, value)
             else:
                 vars(made)[name] = value
@@ -189,6 +201,7 @@ class StructShape:
         self.token = _token("struct", cls, _struct_fields(cls))
         self._by_position = cls.__match_args__ == cls.__struct_fields__  # not so with keyword-only fields
         self._has_hook = hasattr(cls, "__post_init__")
+        self._recomputed = _cached_properties(cls)
 
     def parts(self, value: msgspec.Struct) -> list[object]:
         """Its fields in order, and attributes of its own if it has any."""
@@ -196,7 +209,7 @@ class StructShape:
             values = [getattr(value, name) for name in self._names]
         except AttributeError as error:
             refuse(f"a field of it is not set: {error}")
-        return [*values, getattr(value, "__dict__", None) or None]
+        return [*values, _rest(getattr(value, "__dict__", {}), (), self._recomputed) or None]
 
     def build(self, parts: list[Any]) -> object:
         """The instance, frozen or not."""
@@ -224,18 +237,19 @@ class ModelShape:
         self.cls: Any = cls
         fields: dict[str, Any] = cls.__pydantic_fields__
         self._names = tuple(fields)
+        self._all = frozenset(fields)
         self._recomputed = _cached_properties(cls)
         hints = ((name, described(field.annotation)) for name, field in fields.items())
         private = sorted(getattr(cls, "__private_attributes__", {}))
         self.token = _token("pydantic", cls, chain(hints, private))
 
     def parts(self, value: Any) -> list[object]:
-        """Fields, the rest of ``__dict__``, the names of the fields that were set (None: all), extra and private attributes."""
+        """Fields, the rest of ``__dict__``, the fields that were set (None: all), extra and private attributes."""
         held, names_set = vars(value), value.__pydantic_fields_set__
         return [
             *(held.get(name, ABSENT) for name in self._names),
-            _rest(held, self._names, self._recomputed),
-            None if len(names_set) == len(self._names) else sorted(names_set),
+            _rest(held, self._names, self._recomputed) or None,
+            None if names_set == self._all else sorted(names_set),
             value.__pydantic_extra__,
             value.__pydantic_private__,
         ]
@@ -254,18 +268,64 @@ class ModelShape:
 
     def step(self, index: int) -> str:
         """The field's name."""
-        return _field_step(self._names, index)
+        return _field_step(self._names, index, _MODEL_STATE)
+
+
+class UrlShape:
+    """An address as pydantic has it (``HttpUrl``, ``PostgresDsn``), by its text."""
+
+    def __init__(self, cls: type) -> None:
+        self.cls: Any = cls
+        self.token = _token("url", cls, ())
+
+    def parts(self, value: object) -> list[object]:
+        """Its text."""
+        text = str(value)
+        if self.cls(text) != value:
+            refuse("its text does not give it again")
+        return [text]
+
+    def build(self, parts: list[Any]) -> object:
+        """The address of that text."""
+        (text,) = parts
+        return self.cls(text)
+
+    def step(self, index: int) -> str:
+        """Never shown: a text can always be stored."""
+        return f".text#{index}"
 
 
 def described(annotation: object) -> str:
-    """A field's type as text that is the same in every process."""
-    if isinstance(annotation, type) and not typing.get_args(annotation):
+    """A field's type as text that is the same in every process and every Python."""
+    if isinstance(annotation, str):
+        return annotation
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is not None:
+        word = "Union" if origin in {typing.Union, types.UnionType} else described(origin)
+        return f"{word}[{', '.join(map(described, arguments))}]"
+    if isinstance(annotation, type):
         return f"{annotation.__module__}.{annotation.__qualname__}"
-    return _ADDRESS.sub("", annotation if isinstance(annotation, str) else repr(annotation))
+    if isinstance(annotation, typing.ForwardRef):
+        return annotation.__forward_arg__
+    return _ADDRESS.sub("", repr(annotation))
+
+
+def plain_annotations(cls: type) -> dict[str, Any]:
+    """A class's own annotations as they were written; none where Python cannot tell them."""
+    try:
+        return inspect.get_annotations(cls)
+    except NameError:  # Python 3.14 evaluates them only now
+        return {}
+
+
+def _member(name: str, value: object) -> tuple[str, str]:
+    # A value of a richer type may show itself in another way in another process; then its type must do.
+    simple = isinstance(value, int | str | bytes | float | tuple | None)
+    return name, _ADDRESS.sub("", repr(value)) if simple else described(type(value))
 
 
 def _token(kind: str, cls: type, fields: typing.Iterable[object]) -> bytes:
-    text = _ADDRESS.sub("", repr((kind, name_of(cls), list(fields))))
+    text = repr((kind, name_of(cls), list(fields)))
     return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=TOKEN_BYTES).digest()
 
 
@@ -301,10 +361,8 @@ def _cached_properties(cls: type) -> frozenset[str]:
     )
 
 
-def _rest(held: dict[str, object], names: Sequence[str], recomputed: frozenset[str]) -> dict[str, object] | None:
-    if tuple(held) == names:
-        return None
-    return {name: value for name, value in held.items() if name not in names and name not in recomputed} or None
+def _rest(held: dict[str, object], names: Sequence[str], recomputed: frozenset[str]) -> dict[str, object]:
+    return {name: value for name, value in held.items() if name not in names and name not in recomputed}
 
 
 def _struct_fields(cls: type[msgspec.Struct]) -> Sequence[object]:
@@ -314,5 +372,5 @@ def _struct_fields(cls: type[msgspec.Struct]) -> Sequence[object]:
         return cls.__struct_fields__
 
 
-def _field_step(names: Sequence[str], index: int) -> str:
-    return f".{names[index]}" if index < len(names) else f".__dict__#{index - len(names)}"
+def _field_step(names: Sequence[str], index: int, others: Sequence[str] = ("__dict__",)) -> str:
+    return f".{[*names, *others][index]}"

@@ -26,6 +26,10 @@ class Fills:
         self._active += 1
         return self._count
 
+    def now(self) -> int:
+        """A token for a fill that does not wait between reading and storing; nothing to give back."""
+        return self._count
+
     def end(self) -> None:
         """The fill that took a token is over."""
         self._active -= 1

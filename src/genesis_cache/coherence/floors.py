@@ -43,15 +43,16 @@ class Floors:
     """What is dead, as far as this process has heard.
 
     ``epoch`` is a new object each time something moved; ``seq`` is the highest sequence heard, which a load reads
-    before it begins; ``heard_until`` is the monotonic second until which this may be taken as up to date.
+    before it begins; ``top`` is the highest floor there is, so that what is not below it lives; ``heard_until`` is the monotonic second until which this may be taken as up to date.
     """
 
-    __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "heard_until", "seq")
+    __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "heard_until", "seq", "top")
 
     def __init__(self) -> None:
         self.epoch: object = object()
         self.seq = 0
         self.heard_until = 0.0
+        self.top = 0
         self._base = 0
         self._tagged = 0
         self._clears: dict[tuple[str, str | None], int] = {}
@@ -77,11 +78,12 @@ class Floors:
             case Kind.CLEAR:
                 self._clears[scope] = max(notice.seq, self._clears.get(scope, 0))
                 self._forget_below(scope, notice.seq)
+        self.top = max(self.top, notice.seq)
         self.epoch = object()
 
     def reset(self, seq: int) -> None:
         """Everything with a lower sequence is dead: the log was lost, or what it said can no longer be told."""
-        self.seq = self._base = seq
+        self.seq = self._base = self.top = seq
         self._tagged = 0
         self._clears.clear()
         self._tags.clear()
@@ -94,6 +96,8 @@ class Floors:
 
     def killer(self, reach: Reach, key: str, tags: tuple[str, ...], seq: int) -> int:
         """The highest sequence that kills an entry, or 0 where it lives."""
+        if seq >= self.top:
+            return 0
         floor = max(self._base, self._tagged) if tags else self._base
         clears, by_scope = self._clears, self._tags
         for scope in reach:

@@ -16,14 +16,16 @@ from genesis_cache.model.clock import Clock
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.errors import CacheClosed
 from genesis_cache.model.events import EventHub
-from genesis_cache.model.keys import Address, Scope, scope_of
-from genesis_cache.model.meter import LayerMeter, Latency, SpaceMeter
+from genesis_cache.model.keys import Address, Scope, address_of, scope_of
+from genesis_cache.model.meter import Latency, LayerMeter, SpaceMeter
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.settings import TIERS, CacheSettings
 from genesis_cache.tiers.base import Buffer, Change, Kill, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
 
 MapKey = str | tuple[str, str]
+
+REMEMBERED_ADDRESSES = 4096  # of a view: about a megabyte
 
 
 class Lane:
@@ -32,14 +34,17 @@ class Lane:
     While something is owed, the tier's own past is not believed: reads of it are misses until the debt is paid.
     """
 
-    __slots__ = ("kills", "label", "meter", "removes", "tier")
+    __slots__ = ("get", "kills", "label", "meter", "reads", "removes", "tier")
 
     def __init__(self, label: str, tier: Tier) -> None:
         self.label = label
         self.tier = tier
         self.meter = LayerMeter()
+        self.reads = 0
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
+        self.get: Callable[[Address], Buffer | Awaitable[Buffer | None] | None] = tier.get
+        """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
     @property
     def owed(self) -> int:
@@ -53,15 +58,23 @@ class Lane:
                 self.kills.append(change)
             else:
                 self.removes[change.address.digest] = Remove(change.address)
+        self.get = _nothing
 
-    def get(self, address: Address) -> Buffer | None | Awaitable[Buffer | None]:
-        """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
-        return self.tier.get(address) if not (self.removes or self.kills) else None
+    def paid(self, kills: int, removes: Mapping[bytes, Remove]) -> None:
+        """The tier was told its first so many kills and these removals; what came meanwhile is still owed."""
+        self.kills = self.kills[kills:]
+        self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
+        if not self.owed:
+            self.get = self.tier.get
 
     def seq(self) -> int:
         """The last sequence of the tier's own log; 0 while it cannot be told."""
         position = self.tier.position()
         return 0 if position is None else position.seq
+
+
+def _nothing(_: Address) -> None:
+    return None
 
 
 class Space:
@@ -83,7 +96,7 @@ class Space:
 class View:
     """A namespace as one owner, or nobody in particular, sees it."""
 
-    __slots__ = ("defaults", "lookup", "owner", "reach", "scope", "space")
+    __slots__ = ("_addresses", "defaults", "lookup", "owner", "reach", "scope", "space")
 
     def __init__(self, space: Space, scope: Scope, defaults: EntryOptions) -> None:
         self.space = space
@@ -91,10 +104,21 @@ class View:
         self.owner = scope.owner
         self.reach: Reach = reach_of(space.name, scope.owner)
         self.defaults = defaults
+        self._addresses: dict[str, Address] = {}
         self.lookup: Callable[[str], Entry | None] = space.table.get if scope.owner is None else self._owned_lookup
 
     def _owned_lookup(self, key: str) -> Entry | None:
         return self.space.owned.get((self.owner or "", key))
+
+    def address(self, key: str) -> Address:
+        """The key's address, remembered for a while, because its digest costs as much as reading a small value."""
+        address = self._addresses.get(key)
+        if address is None:
+            address = address_of(self.scope, key)
+            if len(self._addresses) >= REMEMBERED_ADDRESSES:
+                self._addresses.clear()
+            self._addresses[key] = address
+        return address
 
     def map_key(self, key: str) -> MapKey:
         """The key as memory and the tables of loads know it."""
@@ -154,15 +178,11 @@ class Core:
 
     def plan(self, view: View, options: EntryOptions) -> Plan:
         """The options of a call with all defaults filled in: content type, then namespace, then cache."""
-        return resolve(options, view.defaults, self.settings)
+        return _known_tiers(resolve(options, view.defaults, self.settings))
 
     def plan_of(self, view: View, options: Mapping[str, object]) -> Plan:
         """The same for a call's keyword arguments; TypeError or ValueError for what is no option or no value of one."""
-        plan = plan_of(options, view.defaults, self.settings)
-        if plan.tiers is not None and (unknown := plan.tiers.difference(TIERS)):
-            msg = f"tiers names {', '.join(sorted(unknown))}: the tiers are {', '.join(TIERS)}"
-            raise ValueError(msg)
-        return plan
+        return _known_tiers(plan_of(options, view.defaults, self.settings))
 
     def require_open(self) -> None:
         """`CacheClosed` on a cache that was closed."""
@@ -170,13 +190,17 @@ class Core:
             msg = "this cache was closed: open() it again, or make a new one"
             raise CacheClosed(msg)
 
+    def namespace_of(self, entry: Entry) -> str:
+        """The namespace of an entry in memory, where owned entries stand in a table beside the others'."""
+        return self.names[entry.space & ~1]
+
     def living(self, entry: Entry) -> bool:
         """Whether no floor kills an entry in memory; what lives is marked as judged at this epoch."""
         key = entry.key
         owner, plain = key if isinstance(key, tuple) else (None, key)
         reach = self._reaches.get((entry.space, owner))
         if reach is None:
-            reach = reach_of(self.names[entry.space], owner)
+            reach = reach_of(self.namespace_of(entry), owner)
             if owner is None:
                 self._reaches[entry.space, owner] = reach
         epoch = self.floors.epoch
@@ -184,3 +208,10 @@ class Core:
             return False
         entry.epoch = epoch
         return True
+
+
+def _known_tiers(plan: Plan) -> Plan:
+    if plan.tiers is not None and (unknown := plan.tiers.difference(TIERS)):
+        msg = f"tiers names {', '.join(sorted(unknown))}: the tiers are {', '.join(TIERS)}"
+        raise ValueError(msg)
+    return plan

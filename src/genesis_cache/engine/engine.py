@@ -37,8 +37,8 @@ class Engine:
         self.hearing = Hearing(self.core)
         self.writing = Writing(self.core, self.hearing, self.background)
         self.reading = Reading(self.core, self.hearing, self.writing, self.background)
-        self.bulk = Bulk(self.core, self.reading)
-        self.rewriting = Rewriting(self.core, self.reading, self.writing)
+        self.bulk = Bulk(self.core, self.hearing, self.reading)
+        self.rewriting = Rewriting(self.core, self.hearing, self.reading, self.writing)
         self.portal = Portal()
         self.explaining = Explaining(self.core, self.hearing)
         self.background.payer = self.writing.pay

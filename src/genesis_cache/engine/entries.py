@@ -23,28 +23,18 @@ def lifetime(plan: Plan, value: object, *, loaded: bool) -> float | None:
     return ttl
 
 
-def make_record(
-    address: Address, value: object, plan: Plan, *, ttl: float | None, wall: float, seq: int, epoch: int, cost: float = 0.0
+def make_record(  # noqa: PLR0917  # the parts of a record that its plan does not know
+    address: Address, value: object, plan: Plan, ttl: float | None, wall: float, seq: int, epoch: int, cost: float = 0.0
 ) -> Record:
     """What the far tiers store of a value."""
-    return Record(
-        address=address,
-        value=value,
-        created=wall,
-        ttl=ttl,
-        seq=seq,
-        epoch=epoch,
-        tags=plan.tags,
-        priority=plan.priority,
-        swr=plan.swr,
-        sie=plan.sie,
-        refresh_ahead=plan.refresh_ahead,
-        version=plan.version,
-        cost=cost,
-        content_type=plan.content_type,
-        isolate=plan.isolate,
-        tiers=plan.tiers,
-    )
+    record = Record(address, value, wall, ttl, seq, epoch, plan.tags, plan.priority, plan.swr, plan.sie)
+    record.refresh_ahead = plan.refresh_ahead
+    record.version = plan.version
+    record.cost = cost
+    record.content_type = plan.content_type
+    record.isolate = plan.isolate
+    record.tiers = plan.tiers
+    return record
 
 
 def near_entry(core: Core, view: View, key: MapKey, record: Record, *, sensitive: bool = False) -> Entry:
@@ -108,6 +98,7 @@ def stored_record(core: Core, address: Address, entry: Entry) -> Record:
     """The record of an entry in memory, to be kept in a far tier."""
     now, wall = core.clock.now(), core.clock.wall()
     extra = entry.extra or Extra()
+    ahead = None if not entry.ttl or extra.refresh_at == FOREVER else 1.0 - (entry.until - extra.refresh_at) / entry.ttl
     return Record(
         address=address,
         value=entry.value,
@@ -119,6 +110,7 @@ def stored_record(core: Core, address: Address, entry: Entry) -> Record:
         priority=extra.priority,
         swr=max(0.0, extra.swr_until - entry.until) if extra.swr_until else 0.0,
         sie=max(0.0, extra.sie_until - entry.until) if extra.sie_until else 0.0,
+        refresh_ahead=ahead,
         version=extra.version,
         etag=extra.etag,
         last_modified=extra.last_modified,

@@ -44,7 +44,9 @@ class Portal:
         with self._lock:
             if self._loop is None or self._thread is None or not self._thread.is_alive():
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="genesis-cache", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._loop,), name="genesis-cache", daemon=True
+                )
                 self._thread.start()
             return self._loop
 
@@ -76,5 +78,3 @@ class Portal:
 def _stop_all() -> None:
     for portal in list(_portals):
         portal.stop()
-
-

@@ -8,7 +8,8 @@ join or lead the flight of the key; wait for it as long as the caller may; serve
 import asyncio
 import contextvars
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -17,19 +18,29 @@ from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, MapKey, View
 from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.flight import Flight, Lost
-from genesis_cache.engine.hearing import Hearing
+from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.loading import Load, Loaded, Loader
 from genesis_cache.engine.storing import Storing
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import LoaderTimeout
-from genesis_cache.model.keys import Address, address_of
-from genesis_cache.model.missing import MISSING
+from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
 from genesis_cache.tiers.base import Buffer
 
+SERVED = (Verdict.FRESH, Verdict.REFRESH)
+TIMED_MASK = 15  # of 16 reads of a far tier that answers at once one is timed
+
+
+class Slow(Enum):
+    """The answer of a road that never waits, where one would have to."""
+
+    SLOW = "SLOW"
+
+
+SLOW = Slow.SLOW
 LEASE_POLL_FIRST_S = 0.001
 LEASE_POLL_MOST_S = 0.05
 
@@ -102,25 +113,31 @@ class Reading:
         """The value if memory holds it fresh."""
         self._core.require_open()
         entry, verdict = self.near(view, key)
-        fresh = verdict in (Verdict.FRESH, Verdict.REFRESH)
-        return self.serve(view, key, entry) if entry is not None and fresh else default
+        return self.serve(view, key, entry) if entry is not None and verdict in SERVED else default
 
     # -- get ------------------------------------------------------------------------------------------------------------
 
     async def get(self, view: View, key: str, default: object, *, allow_stale: bool) -> object:
         """The fresh value from the nearest tier that has one; a stale one only where asked for; else the default."""
-        if not self._core.opened:
-            await self._open()
-        entry, verdict = self.near(view, key)
-        if entry is not None and (allow_stale or verdict in (Verdict.FRESH, Verdict.REFRESH)):
-            return self.serve(view, key, entry)
-        started = time.perf_counter()
-        address = address_of(view.scope, key)
-        if self._core.memory is not None:
-            self._core.near_meter.misses += 1
-        entry, verdict = await self.further(view, address)
-        self._core.latency.add(time.perf_counter() - started)
-        if entry is not None and (allow_stale or verdict in (Verdict.FRESH, Verdict.REFRESH)):
+        core = self._core
+        if not core.opened:
+            await self.open()
+        if core.memory is None:
+            if core.clock.now() >= core.floors.heard_until:
+                self._hearing.listen()
+        else:
+            entry, verdict = self.near(view, key)
+            if entry is not None and (allow_stale or verdict in SERVED):
+                return self.serve(view, key, entry)
+            core.near_meter.misses += 1
+        found = self.further_now(view, view.address(key))
+        if type(found) is Record:
+            return found.value
+        if found is None:
+            self.missed(view, key)
+            return default
+        entry, verdict = await self.further(view, view.address(key))
+        if entry is not None and (allow_stale or verdict in SERVED):
             return own_value(entry)
         self.missed(view, key)
         return default
@@ -136,13 +153,49 @@ class Reading:
 
     # -- 2. look further, tier by tier ----------------------------------------------------------------------------------
 
+    def further_now(self, view: View, address: Address) -> Record | None | Slow:
+        """The first fresh value below memory, promoted, if all tiers on the way answer at once; else `SLOW`."""
+        core = self._core
+        for lane in core.lanes:
+            lane.reads += 1
+            started = 0.0 if lane.reads & TIMED_MASK else time.perf_counter()
+            answer = lane.get(address)
+            if answer is None:
+                lane.meter.misses += 1
+                continue
+            record = core.codec.decode(answer, address) if type(answer) is bytes or type(answer) is memoryview else None
+            if record is None or record.isolate or record.epoch != core.log_epoch:
+                return SLOW  # undecodable, of an older log or not here yet: for the road that can tell them apart
+            if record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq):
+                return SLOW
+            if (record.swr or record.sie) and remaining(record, core.clock.wall()) <= 0:
+                return SLOW  # without these a tier does not give it out once it is past its ttl
+            if started:
+                lane.meter.latency.add(time.perf_counter() - started)
+            self._found(view, lane, record)
+            return record
+        return None
+
+    def _found(self, view: View, lane: Lane, record: Record) -> Entry | None:
+        """A hit below memory: counted, told to who wants to know, and promoted where there is a memory tier."""
+        core = self._core
+        lane.meter.hits += 1
+        view.space.meter.far_hits += 1
+        if core.floors.heard_until == NEVER:  # somebody wants to see each hit
+            if core.log.hits:
+                core.log.hit(lane.label, record.address.key)
+            if core.events.wants("hit"):
+                core.events.emit("hit", key=record.address.key, layer=lane.label, namespace=view.space.name)
+        if core.memory is None:
+            return None
+        return self._writing.promote(view, record, core.fills.now())
+
     async def further(self, view: View, address: Address) -> tuple[Entry | None, Verdict]:
         """The first living value below memory, promoted; a stale one only if no tier has a fresh one."""
         core = self._core
         if not core.lanes:
             return None, Verdict.GONE
-        if core.authority is not None:
-            self._hearing.listen()
+        self._hearing.listen()
         token = core.fills.begin()
         try:
             old: Record | None = None
@@ -151,18 +204,22 @@ class Reading:
                 answer = lane.get(address)
                 if answer is not None and not isinstance(answer, bytes | memoryview):
                     answer = await self._within_budget(answer)
-                record = self._accept(view, lane, answer, address)
+                record = self.accept(view, lane, answer, address)
                 lane.meter.latency.add(time.perf_counter() - started)
-                if record is None:
-                    lane.meter.misses += 1
-                elif remaining(record, core.clock.wall()) > 0:
-                    return self._found(view, lane, record, token)
-                else:
-                    lane.meter.misses += 1
-                    old = old or record
-            return self._stale(view, old, token)
+                if record is not None and remaining(record, core.clock.wall()) > 0:
+                    return self.promoted(view, record, token, lane)
+                lane.meter.misses += 1
+                old = old or record
+            return (None, Verdict.GONE) if old is None else self.promoted(view, old, token, None)
         finally:
             core.fills.end()
+
+    def promoted(self, view: View, record: Record, token: int, lane: Lane | None) -> tuple[Entry, Verdict]:
+        """An accepted record as an entry, promoted; ``lane`` None: it is stale, and no hit."""
+        entry = None if lane is None else self._found(view, lane, record)
+        if entry is None:
+            entry = self._writing.promote(view, record, token)
+        return entry, judge(entry, self._core.clock.now())
 
     async def _within_budget(self, answer: Awaitable[Buffer | None]) -> Buffer | None:
         """The reply if it comes within the budget of one far tier; else nothing, and the reply is let go."""
@@ -170,7 +227,7 @@ class Reading:
         done, _ = await asyncio.wait({future}, timeout=self._core.settings.cache_far_budget_ms / 1000)
         return future.result() if done else None
 
-    def _accept(self, view: View, lane: Lane, answer: Buffer | None, address: Address) -> Record | None:
+    def accept(self, view: View, lane: Lane, answer: Buffer | None, address: Address) -> Record | None:
         """The record in an envelope, if it is this key's, of this log, alive, and still within its times."""
         if answer is None:
             return None
@@ -185,30 +242,12 @@ class Reading:
             return None
         return record if core.clock.wall() < record.gone_at else None
 
-    def _found(self, view: View, lane: Lane, record: Record, token: int) -> tuple[Entry, Verdict]:
-        core = self._core
-        key = record.address.key
-        lane.meter.hits += 1
-        view.space.meter.far_hits += 1
-        entry = self._writing.promote(view, record, token)
-        if core.log.hits:
-            core.log.hit(lane.label, key)
-        if core.events.wants("hit"):
-            core.events.emit("hit", key=key, layer=lane.label, namespace=view.space.name)
-        return entry, judge(entry, core.clock.now())
-
-    def _stale(self, view: View, record: Record | None, token: int) -> tuple[Entry | None, Verdict]:
-        if record is None:
-            return None, Verdict.GONE
-        entry = self._writing.promote(view, record, token)
-        return entry, judge(entry, self._core.clock.now())
-
     # -- get_or_set -----------------------------------------------------------------------------------------------------
 
     async def get_or_set(self, view: View, key: str, load: Load, plan: Plan) -> object:
         """The value, loaded at most once however many callers want it at this moment."""
         if not self._core.opened:
-            await self._open()
+            await self.open()
         while True:
             entry, verdict = self.near(view, key)
             if verdict is Verdict.FRESH and entry is not None:
@@ -232,7 +271,7 @@ class Reading:
 
     async def _first_look_further(self, view: View, key: str) -> tuple[Entry | None, Verdict]:
         core = self._core
-        address = address_of(view.scope, key)
+        address = view.address(key)
         if core.memory is not None:
             core.near_meter.misses += 1
         if view.map_key(key) in view.space.flights or not core.lanes:
@@ -256,13 +295,13 @@ class Reading:
     async def refresh(self, view: View, key: str, load: Load, plan: Plan) -> object:
         """Load now, whatever is held, store it and return it; joins a load that is under way."""
         if not self._core.opened:
-            await self._open()
+            await self.open()
         while True:
             entry, _ = self.near(view, key)
             joined = self.position()
             flight = view.space.flights.get(view.map_key(key))
             if flight is None:
-                address = address_of(view.scope, key)
+                address = view.address(key)
                 flight = self._lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
             outcome = await self.wait(view, flight, plan.hard_timeout)
             if isinstance(outcome, Entry):
@@ -299,7 +338,7 @@ class Reading:
 
     def _refresh(self, view: View, key: str, load: Load, plan: Plan, old: Entry) -> None:
         if view.map_key(key) not in view.space.flights:
-            self._lead(Job(view, view.map_key(key), address_of(view.scope, key), load, plan, old, background=True))
+            self._lead(Job(view, view.map_key(key), view.address(key), load, plan, old, background=True))
 
     # -- 4. join or lead the flight -----------------------------------------------------------------------------------
 
@@ -310,7 +349,7 @@ class Reading:
             view.space.meter.coalesced += 1
             return flight
         self.missed(view, key)
-        return self._lead(Job(view, map_key, address_of(view.scope, key), load, plan, stale))
+        return self._lead(Job(view, map_key, view.address(key), load, plan, stale))
 
     def _lead(self, job: Job) -> Flight:
         core = self._core
@@ -445,7 +484,9 @@ class Reading:
             del view.space.flights[view.map_key(key)]  # a hung load does not hold its key
         self._core.load_results["timeout"] += 1
         limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout
-        msg = f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
+        msg = (
+            f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
+        )
         raise LoaderTimeout(msg)
 
     @staticmethod
@@ -458,53 +499,8 @@ class Reading:
         if job.stale is not None and job.stale.extra is not None:
             job.stale.extra.retry_at = self._core.clock.now() + job.plan.retry_after
 
-    # -- many keys: the same road ---------------------------------------------------------------------------------------
-
-    async def get_many(self, view: View, keys: Sequence[str]) -> dict[str, object]:
-        """The fresh values of those keys that have one: memory first, then one batch a tier for all that is missing."""
-        if not self._core.opened:
-            await self._open()
-        found: dict[str, object] = {}
-        missing: list[Address] = []
-        for key in dict.fromkeys(keys):
-            entry, verdict = self.near(view, key)
-            if entry is not None and verdict in (Verdict.FRESH, Verdict.REFRESH):
-                found[key] = self.serve(view, key, entry)
-            else:
-                missing.append(address_of(view.scope, key))
-        if missing:
-            found |= await self._further_many(view, missing)
-            for address in missing:
-                if address.key not in found:
-                    self.missed(view, address.key)
-        return found
-
-    async def _further_many(self, view: View, missing: Sequence[Address]) -> dict[str, object]:
-        core = self._core
-        if core.memory is not None:
-            core.near_meter.misses += len(missing)
-        found: dict[str, object] = {}
-        self._hearing.listen()
-        token = core.fills.begin()
-        try:
-            for lane in core.lanes:
-                wanted = [address for address in missing if address.key not in found]
-                if not wanted or lane.owed:
-                    continue
-                started = time.perf_counter()
-                answers = await lane.tier.get_many(wanted)
-                for address, answer in zip(wanted, answers, strict=True):
-                    record = self._accept(view, lane, answer, address)
-                    if record is not None and remaining(record, core.clock.wall()) > 0:
-                        found[address.key] = own_value(self._found(view, lane, record, token)[0])
-                    else:
-                        lane.meter.misses += 1
-                lane.meter.latency.add((time.perf_counter() - started) / len(wanted))
-        finally:
-            core.fills.end()
-        return found
-
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Open the cache at its first use; CacheClosed if it was closed."""
         if self.opener is not None:
             await self.opener()
 

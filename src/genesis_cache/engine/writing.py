@@ -4,7 +4,8 @@ Local first: this process forgets the old value before the far tiers are told, s
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
+from typing import Any
 
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, MapKey, View
@@ -12,8 +13,8 @@ from genesis_cache.engine.entries import lifetime, make_record, near_entry, stor
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import SerializationError
-from genesis_cache.model.keys import Address, address_of
-from genesis_cache.model.missing import MISSING
+from genesis_cache.model.keys import address_of
+from genesis_cache.model.missing import MISSING, Missing
 from genesis_cache.model.notice import Kind, Notice
 from genesis_cache.model.options import Plan
 from genesis_cache.model.outcome import Outcome
@@ -21,6 +22,9 @@ from genesis_cache.model.settings import WriteStrategy
 from genesis_cache.policies.freshness import Verdict, judge
 from genesis_cache.policies.placement import far_wanted, near_wanted
 from genesis_cache.tiers.base import Change, Kill, Put, Receipt, Remove
+
+Lanes = Sequence[tuple[Lane, Sequence[Change]]]
+Written = Sequence[tuple[tuple[int, MapKey], Entry | None]]
 
 DONE = Outcome()
 DEMOTE_PER_TURN = 256  # victims looked at once; the rest of a burst is let go
@@ -37,59 +41,52 @@ class Writing:
 
     # -- values ---------------------------------------------------------------------------------------------------
 
-    async def set_many(self, view: View, items: Sequence[tuple[str, object]], plan: Plan) -> Outcome:
+    def set_many(self, view: View, items: Iterable[tuple[str, object]], plan: Plan) -> Coroutine[Any, Any, Outcome]:
         """Store values by the plan. Nothing is stored anywhere if one of the keys or values cannot be."""
         core = self._core
         wall, seq = core.clock.wall(), self.position()
-        records = [
-            make_record(
-                address_of(view.scope, key),
-                value,
-                plan,
-                ttl=lifetime(plan, value, loaded=False),
-                wall=wall,
-                seq=seq,
-                epoch=core.log_epoch,
-            )
-            for key, value in items
-        ]
-        return await self.write(view, records, plan)
+        return self.write(
+            view,
+            [
+                make_record(
+                    view.address(key), value, plan, lifetime(plan, value, loaded=False), wall, seq, core.log_epoch
+                )
+                for key, value in items
+            ],
+            plan,
+        )
 
-    async def write(self, view: View, records: Sequence[Record], plan: Plan) -> Outcome:
-        """Store records where the plan wants them; old copies elsewhere are removed."""
+    def write(self, view: View, records: Sequence[Record], plan: Plan) -> Coroutine[Any, Any, Outcome]:
+        """Store records where the plan wants them; old copies elsewhere are removed. Near at once, far when awaited."""
         core = self._core
         wanted = far_wanted(plan, core.far_kinds, core.settings.cache_write_strategy, loaded=False)
-        envelopes = [core.codec.encode(record) if any(wanted) else b"" for record in records]
-        entries = [self._set_near(view, record, plan) for record in records]
+        encode = core.codec.encode if True in wanted else None
+        envelopes = [b"" if encode is None else encode(record) for record in records]
         batches: list[list[Change]] = [[] for _ in core.lanes]
-        for record, envelope, entry in zip(records, envelopes, entries, strict=True):
+        written: list[tuple[tuple[int, MapKey], Entry | None]] = []
+        for record, envelope in zip(records, envelopes, strict=True):
+            place = (view.space.number, view.map_key(record.address.key))
+            entry = self._set_near(view, place, record, plan)
             if entry is MISSING:
                 continue  # a newer version is known here
+            if core.memory is not None and core.lanes:
+                self._hearing.expect(place)
+                written.append((place, entry))
             for batch, wants in zip(batches, wanted, strict=True):
-                put = Put(record.address, envelope, record.gone_at, None, plan.version, int(plan.priority))
+                put = Put(record.address, envelope, record.gone_at, None, plan.version, plan.priority)
                 batch.append(put if wants else Remove(record.address))
-        written = [pair for pair in zip(records, entries, strict=True) if pair[1] is not MISSING]
-        places = [(view.space.number, view.map_key(record.address.key)) for record, _ in written]
-        for place in places:
-            self._hearing.expect(place)
-
-        def settle(receipts: Sequence[Receipt]) -> None:
-            for n, (place, (_, entry)) in enumerate(zip(places, written, strict=True)):
-                self._settle_near(place, entry, receipts[n] if receipts else Receipt())
-
-        outcome = await self._commit(batches, settle)
         self._after_puts()
-        return outcome
+        lanes = [(lane, batch) for lane, batch in zip(core.lanes, batches, strict=True) if batch]
+        return self._commit(lanes, written)
 
-    def _set_near(self, view: View, record: Record, plan: Plan) -> Entry | None | object:
+    def _set_near(self, view: View, place: tuple[int, MapKey], record: Record, plan: Plan) -> Entry | None | Missing:
         """Replace the near copy: the entry, None where memory does not take it, MISSING where it holds a newer one."""
         core = self._core
-        key = view.map_key(record.address.key)
-        core.fills.kill((view.space.number, key))
-        view.space.flights.pop(key, None)
+        core.fills.kill(place)
+        view.space.flights.pop(place[1], None)
         if core.memory is None:
             return None
-        old = core.memory.get(view.space.number, key)
+        old = core.memory.get(*place)
         if old is not None and plan.version is not None and self._newer(view, old, plan.version):
             return MISSING
         strategy = core.settings.cache_write_strategy
@@ -97,7 +94,7 @@ class Writing:
             if old is not None:
                 core.memory.drop(old, "explicit")
             return None
-        entry = near_entry(core, view, key, record, sensitive=plan.sensitive)
+        entry = near_entry(core, view, place[1], record, sensitive=plan.sensitive)
         self.admit(entry)
         return entry
 
@@ -106,7 +103,7 @@ class Writing:
         alive = not self._core.floors.killer(view.reach, _plain_key(old.key), (), old.seq)
         return known is not None and known > version and alive
 
-    def _settle_near(self, place: tuple[int, MapKey], entry: Entry | None | object, receipt: Receipt) -> None:
+    def _settle_near(self, place: tuple[int, MapKey], entry: Entry | None, receipt: Receipt) -> None:
         """The store has spoken: the near copy takes its sequence, or goes if something newer is known."""
         core = self._core
         newest = self._hearing.settle(place, receipt.seq) or not receipt.seq
@@ -148,9 +145,7 @@ class Writing:
             extra = victim.extra
             if judge(victim, now) is not Verdict.FRESH or (extra is not None and (extra.sensitive or extra.tiers)):
                 continue
-            space = next((s for s in core.spaces.values() if s.number == victim.space), None)
-            if space is None:
-                continue
+            space = core.space(core.namespace_of(victim))
             owner = victim.key[0] if isinstance(victim.key, tuple) else None
             view = core.view(space.name, owner, space.defaults)
             address = address_of(view.scope, _plain_key(victim.key))
@@ -226,7 +221,7 @@ class Writing:
         addresses = [address_of(view.scope, key) for key in keys]
         self._forget(view, keys)
         removes: list[Change] = [Remove(address) for address in addresses]
-        outcome = await self._commit([removes for _ in self._core.lanes])
+        outcome = await self._commit([(lane, removes) for lane in self._core.lanes])
         self._forget(view, keys)
         view.space.meter.invalidations["key"] += len(keys)
         self._tell("key", keys)
@@ -284,21 +279,17 @@ class Writing:
             return core.floors.seq
         return max(core.authority.seq(), core.floors.seq)
 
-    async def _commit(
-        self, batches: Sequence[Sequence[Change]], settle: Callable[[Sequence[Receipt]], None] | None = None
-    ) -> Outcome:
-        """Give each far tier its changes; what one does not take is owed. ``settle`` gets the authority's receipts."""
-        core = self._core
-        lanes = [(lane, batch) for lane, batch in zip(core.lanes, batches, strict=True) if batch]
-        work = self._commit_lanes(lanes, settle)
-        if lanes and core.settings.cache_write_strategy is WriteStrategy.WRITE_BEHIND:
-            self._background.spawn(work)
-            return DONE
-        return await work
+    def _commit(self, lanes: Lanes, written: Written = ()) -> Coroutine[Any, Any, Outcome]:
+        """Give each far tier its changes; what one does not take is owed."""
+        if self._core.settings.cache_write_strategy is WriteStrategy.WRITE_BEHIND:
+            return self._commit_behind(lanes, written)
+        return self._commit_lanes(lanes, written)
 
-    async def _commit_lanes(
-        self, lanes: Sequence[tuple[Lane, Sequence[Change]]], settle: Callable[[Sequence[Receipt]], None] | None
-    ) -> Outcome:
+    async def _commit_behind(self, lanes: Lanes, written: Written) -> Outcome:
+        self._background.spawn(self._commit_lanes(lanes, written))
+        return DONE
+
+    async def _commit_lanes(self, lanes: Lanes, written: Written) -> Outcome:
         answers: Sequence[list[Receipt] | None] = ()
         try:
             if len(lanes) == 1:
@@ -306,10 +297,14 @@ class Writing:
             else:
                 answers = await asyncio.gather(*(self._commit_lane(lane, batch) for lane, batch in lanes))
         finally:
-            if settle is not None:
-                settle((answers[-1] if answers else None) or ())
-        degraded = tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
-        return Outcome(degraded) if degraded else DONE
+            receipts = (answers[-1] if answers else None) or ()
+            for n, (place, entry) in enumerate(written):
+                self._settle_near(place, entry, receipts[n] if receipts else Receipt())
+        if None not in answers:
+            return DONE
+        return Outcome(
+            tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
+        )
 
     async def _commit_lane(self, lane: Lane, batch: Sequence[Change]) -> list[Receipt] | None:
         """One tier's receipts, or None: then the changes are owed. A cancelled caller leaves the outcome unknown: owed."""
@@ -335,8 +330,7 @@ class Writing:
             if lane.tier.down is not None or await lane.tier.commit(changes) is None:
                 clear = False
                 continue
-            lane.kills = lane.kills[len(kills) :]
-            lane.removes = {digest: r for digest, r in lane.removes.items() if removes.get(digest) is not r}
+            lane.paid(len(kills), removes)
             if kills and lane is core.authority:
                 self._hearing.start_over()
         return clear

@@ -95,7 +95,7 @@ async def _down(engine: Engine, *, dry_run: bool) -> list[Move]:
     lane = core.lanes[0]
     for entry in _unread(core):
         owner, key = entry.key if isinstance(entry.key, tuple) else (None, entry.key)
-        space = core.space(core.names[entry.space])
+        space = core.space(core.namespace_of(entry))
         view = core.view(space.name, owner, space.defaults)
         answer = lane.get(address_of(view.scope, key))
         held = answer if answer is None or isinstance(answer, bytes | memoryview) else await answer

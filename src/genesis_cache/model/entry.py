@@ -75,7 +75,7 @@ class Entry(msgspec.Struct, gc=False):
     extra: Extra | None = None
 
 
-class Record(msgspec.Struct, gc=False, kw_only=True):
+class Record(msgspec.Struct, gc=False):
     """A value with everything the stored form says about it. Times are wall seconds since 1970."""
 
     address: Address

@@ -51,10 +51,19 @@ def key_bytes(key: object) -> bytes:
     return _name_bytes(key, "key", MAX_KEY_BYTES)
 
 
+def text_key(key: object) -> str:
+    """A key as plain text: a member of a StrEnum becomes the text it stands for. `InvalidKey` as `key_bytes`.
+
+    Tables tell owned entries from others by the key's type, so nothing but plain text may reach them as a key.
+    """
+    key_bytes(key)
+    return key if type(key) is str else str.__str__(key)  # type: ignore[arg-type]  # key_bytes() refused all but str
+
+
 def tag_name(tag: object) -> str:
-    """A tag that was checked: text, 1 to 1,024 bytes of UTF-8."""
+    """A tag that was checked, as plain text of 1 to 1,024 bytes of UTF-8."""
     _name_bytes(tag, "tag", MAX_TAG_BYTES)
-    return tag  # type: ignore[return-value]  # _name_bytes() has refused everything but str
+    return tag if type(tag) is str else str.__str__(tag)  # type: ignore[arg-type]  # _name_bytes() refused all but str
 
 
 def _name_bytes(name: object, what: str, limit: int = MAX_NAME_BYTES) -> bytes:

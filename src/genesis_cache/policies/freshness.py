@@ -47,7 +47,8 @@ def gone_at(ttl: float | None, plan: Plan, wall: float) -> float:
 
 def remaining(record: Record, wall: float) -> float:
     """Seconds of freshness a stored value has left, never more than it was given whatever the wall clock did."""
-    return FOREVER if record.ttl is None else min(record.fresh_until - wall, record.ttl)
+    ttl = record.ttl
+    return FOREVER if ttl is None else min(record.created + ttl - wall, ttl)
 
 
 def quick_until(until: float, extra: Extra | None, *, always_judge: bool) -> float:

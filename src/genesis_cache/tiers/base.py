@@ -102,7 +102,10 @@ class Store(Protocol):
         """Let go of everything; safe to call twice. A forked child may call `open` on the same object again."""
 
     def get(self, address: Address) -> Buffer | None:
-        """The envelope, checked against its checksum at least on its first read in this process, or None."""
+        """The envelope, checked against its checksum at least on its first read in this process, or None.
+
+        None too past its ``gone_at``: who reads does not look at the clock again.
+        """
 
     def size(self, address: Address) -> int | None:
         """Bytes of the envelope that `get` would return, without reading it; None if there is none."""
@@ -146,10 +149,10 @@ class Tier(Protocol):
 
     kind: str
     """``disk``, ``redis`` or ``database``."""
-    on_down: Callable[[str], None] | None
-    """Called, where set, with a reason when the tier goes out of use."""
-    on_up: Callable[[], None] | None
-    """Called, where set, when it is in use again."""
+    on_down: Callable[[str], object]
+    """Called with a reason when the tier goes out of use."""
+    on_up: Callable[[], object]
+    """Called when it is in use again."""
 
     async def open(self) -> None:
         """Connect or make what is needed; a tier that cannot is down, with a reason, and tries again later."""

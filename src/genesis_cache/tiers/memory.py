@@ -5,6 +5,7 @@ it finds nothing. Everything that changes the tier takes one lock and does a bou
 """
 
 from collections.abc import Callable, Iterator
+from sys import maxsize
 from threading import Lock
 from time import perf_counter
 
@@ -14,8 +15,7 @@ from genesis_cache.model.weigh import WEIGHT_BYTES
 from genesis_cache.policies.eviction.base import Directory, EvictionPolicy, Key
 from genesis_cache.policies.eviction.registry import policy_class
 from genesis_cache.tiers.base import StoreStats
-from genesis_cache.tiers.table import Table
-
+from genesis_cache.tiers.table import SPLIT_AT, Table
 
 LARGEST_SHARE = 0.25  # of the byte limit, for one entry
 CLEARED_AT_ONCE = 1_000  # entries
@@ -38,13 +38,18 @@ class MemoryTier:
         self._policy_class = policy_class(policy)
         self.needs_touch = self._policy_class.needs_touch
         """Whether readers must call `touch` on each hit in place of setting the mark."""
-        self._max_weight = None if max_bytes is None else max_bytes // WEIGHT_BYTES
-        self._largest = None if max_bytes is None else int(max_bytes * LARGEST_SHARE) // WEIGHT_BYTES
+        self._max_weight = maxsize if max_bytes is None else max_bytes // WEIGHT_BYTES
+        self._max_count = maxsize if max_entries is None else max_entries
+        self._largest = maxsize if max_bytes is None else int(max_bytes * LARGEST_SHARE) // WEIGHT_BYTES
         self._spaces: dict[str, int] = {}
         self._tables: list[Table] = []
         self._directory = Directory()
         self._finds = self._directory.finds
-        self._ranks: dict[int, EvictionPolicy] = {}  # by priority, lowest first
+        by_weight = max_entries is None and max_bytes is not None
+        self._ranks: list[EvictionPolicy] = [  # by priority, lowest first
+            self._policy_class(self._directory, by_weight=by_weight) for _ in CachePriority
+        ]
+        self._sized = 0  # entries that the policies were last told of
         self._count = 0
         self._weight = 0
         self._lock = Lock()
@@ -71,9 +76,9 @@ class MemoryTier:
 
     def get(self, space: int, key: Key) -> Entry | None:
         """The entry as it is, fresh or not. ``key`` is ``(owner, key)`` for an owned entry."""
-        number = space + (type(key) is not str)
+        number = space | (type(key) is not str)
         entry = self._finds[number](key)
-        if entry is not None and entry.mark and self._tables[number].is_large:
+        if entry is not None and entry.mark and self._tables[number].large:
             self._mirror(number, entry)
         return entry
 
@@ -83,8 +88,36 @@ class MemoryTier:
         What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than a
         quarter of the limit, or everything left has a higher priority. What it replaces is gone in any case.
         """
+        key, weight = entry.key, entry.weight
         with self._lock:
-            return self._put(entry)
+            if type(key) is not str:
+                entry.space |= 1
+            number = entry.space
+            rank = 1 if entry.extra is None else int(entry.extra.priority)
+            old = self._finds[number](key)
+            if old is not None and self._takes_place(rank, old, entry):
+                return []
+            if weight > self._largest:
+                self.meter.evictions["size"] += 1
+                return [entry]
+            victims: list[Entry] = []
+            while self._count >= self._max_count or self._weight + weight > self._max_weight:
+                victim = self._evict(rank, entry)
+                victims.append(victim)
+                if victim is entry:
+                    return victims
+            table = self._tables[number]
+            if table.large or len(table.front) >= SPLIT_AT - 1:
+                table.put(entry)
+                self._finds[number] = table.find
+            else:
+                table.front[key] = entry
+            self._ranks[rank].insert(entry)
+            self._weight += weight
+            self._count += 1
+            if self._count > self._sized:
+                self._grow()
+            return victims
 
     def drop(self, entry: Entry, reason: str) -> bool:
         """Remove an entry if it is still the one of its key, and count it as evicted for that reason."""
@@ -148,16 +181,16 @@ class MemoryTier:
     def check(self) -> list[str]:
         """Verify counts, weights, limits, queues and tables; a sentence for each fault, none if sound. Reads all."""
         with self._lock:
-            faults = [fault for policy in self._ranks.values() for fault in policy.check()]
+            faults = [fault for policy in self._ranks for fault in policy.check()]
             faults += [fault for table in self._tables for fault in table.check()]
             for what, counted, held in (
-                ("entries", self._count, sum(policy.count for policy in self._ranks.values())),
-                ("entries", self._count, sum(table.count for table in self._tables)),
-                ("units of weight", self._weight, sum(policy.weight for policy in self._ranks.values())),
+                ("ordered entries", self._count, sum(1 for _ in self.items())),
+                ("listed entries", self._count, sum(table.count for table in self._tables)),
+                ("units of weight", self._weight, sum(entry.weight for entry in self.items())),
             ):
                 if counted != held:
                     faults.append(f"the memory tier counts {counted} {what} and holds {held}")
-            if self._reason_to_evict(0, 0) is not None:
+            if self._count > self._max_count or self._weight > self._max_weight:
                 faults.append(f"the memory tier is over its limit: {self._count} entries, weight {self._weight}")
             return faults
 
@@ -178,89 +211,57 @@ class MemoryTier:
             if entry.home and self._finds[number](entry.key) is entry:
                 self._tables[number].mirror(entry)
 
-    def _put(self, entry: Entry) -> list[Entry]:
-        number = entry.space + (type(entry.key) is not str)
-        rank = 1 if entry.extra is None else int(entry.extra.priority)
-        old = self._finds[number](entry.key)
-        if old is not None:
-            if old is entry:
-                return []
-            if _rank(old) == rank and self._reason_to_evict(entry.weight - old.weight, 0) is None:
-                self._replace(number, rank, old, entry)
-                return []
-            self._forget(number, old)
-        if self._largest is not None and entry.weight > self._largest:
-            self.meter.evictions["size"] += 1
-            return [entry]
-        victims: list[Entry] = []
-        while (reason := self._reason_to_evict(entry.weight, 1)) is not None:
-            victim = self._evict(rank, entry.weight, reason)
-            self.meter.evictions[reason] += 1
-            if victim is None:
-                victims.append(entry)
-                return victims
-            victims.append(victim)
-        self._add(number, rank, entry)
-        return victims
-
-    def _reason_to_evict(self, weight: int, entries: int) -> str | None:
-        if self._max_weight is not None and self._weight + weight > self._max_weight:
-            return "size"
-        if self.max_entries is not None and self._count + entries > self.max_entries:
-            return "entries"
-        return None
-
-    def _evict(self, rank: int, incoming: int, reason: str) -> Entry | None:
-        """Take out one entry of the lowest priority there is, None if that is above ``rank``."""
-        for lowest, policy in self._ranks.items():
-            if lowest > rank:
-                return None
-            if policy.count:
-                victim = policy.evict(incoming, by_weight=reason == "size")
-                self._tables[victim.space + (type(victim.key) is not str)].remove(victim.key)
-                self._count -= 1
-                self._weight -= victim.weight
-                return victim
-        return None
-
-    def _add(self, number: int, rank: int, entry: Entry) -> None:
-        policy = self._ranks.get(rank)
-        if policy is None:
-            policy = self._policy_class(self._directory, by_weight=self.max_entries is None and self.max_bytes is not None)
-            self._ranks[rank] = policy
-            self._ranks = dict(sorted(self._ranks.items()))
-        self._store(number, entry)
-        policy.insert(entry)
-        self._count += 1
-        self._weight += entry.weight
-
-    def _replace(self, number: int, rank: int, old: Entry, entry: Entry) -> None:
-        self._store(number, entry)
+    def _takes_place(self, rank: int, old: Entry, entry: Entry) -> bool:
+        """Whether an entry could be put in its predecessor's place; else the predecessor is gone."""
+        if old is entry:
+            return True
+        fits = entry.weight <= self._largest and self._weight + entry.weight - old.weight <= self._max_weight
+        if not fits or _rank(old) != rank:
+            self._forget(old)
+            return False
+        self._tables[entry.space].put(entry)
         self._ranks[rank].replace(old, entry)
         self._weight += entry.weight - old.weight
+        return True
 
-    def _store(self, number: int, entry: Entry) -> None:
-        table = self._tables[number]
-        table.put(entry)
-        if table.is_large:
-            self._finds[number] = table.find
+    def _evict(self, rank: int, incoming: Entry) -> Entry:
+        """Take out an entry of the lowest priority there is; the incoming one is refused if that is above its own."""
+        self.meter.evictions["entries" if self._count >= self._max_count else "size"] += 1
+        for policy in self._ranks[: rank + 1]:
+            if policy.size:
+                victim = policy.evict(incoming.weight)
+                self._unlist(victim)
+                return victim
+        return incoming
 
-    def _forget(self, number: int, entry: Entry) -> None:
-        self._tables[number].remove(entry.key)
-        self._ranks[_rank(entry)].remove(entry)
-        self._count -= 1
+    def _grow(self) -> None:
+        """Tell the policies how many entries there may be soon, at each quarter more."""
+        self._sized = min(max(self._count * 5 // 4, 16), self._max_count)
+        for policy in self._ranks:
+            policy.grow(self._sized)
+
+    def _unlist(self, entry: Entry) -> None:
+        table = self._tables[entry.space]
+        if table.large:
+            table.remove(entry.key)
+        else:
+            del table.front[entry.key]
         self._weight -= entry.weight
+        self._count -= 1
+
+    def _forget(self, entry: Entry) -> None:
+        self._unlist(entry)
+        self._ranks[_rank(entry)].remove(entry)
 
     def _drop(self, entry: Entry, reason: str) -> bool:
-        number = entry.space + (type(entry.key) is not str)
-        if self._finds[number](entry.key) is not entry:
+        if self._finds[entry.space](entry.key) is not entry:
             return False
-        self._forget(number, entry)
+        self._forget(entry)
         self.meter.evictions[reason] += 1
         return True
 
     def _pieces(self) -> Iterator[list[Entry]]:
-        for policy in list(self._ranks.values()):
+        for policy in self._ranks:
             yield from policy.pieces()
 
 

@@ -17,59 +17,59 @@ _SHARD_SHIFT = 40  # a dict takes the low bits of a hash, so shards are told apa
 
 
 class Table:
-    """Key to entry. Reading is safe from any thread; changes come from one at a time."""
+    """Key to entry. Reading is safe from any thread; changes come from one at a time.
 
-    __slots__ = ("_moving", "_shards", "count", "front")
+    While a table is not ``large``, ``front`` is all of it and may be changed directly, up to `SPLIT_AT` entries.
+    """
+
+    __slots__ = ("_count", "_moving", "_shards", "front", "large")
 
     def __init__(self) -> None:
         self.front: dict[Key, Entry] = {}
+        self.large = False
         self._shards: list[dict[Key, Entry]] = []
         self._moving = False
-        self.count = 0
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """How many entries there are."""
+        return self._count if self.large else len(self.front)
 
     def find(self, key: Key) -> Entry | None:
         """The entry, or None."""
         entry = self.front.get(key)
-        if entry is None and self._shards:
-            return self._shard(key).get(key)
+        if entry is None and self.large:
+            return self._shards[hash(key) >> _SHARD_SHIFT & SHARDS - 1].get(key)
         return entry
-
-    @property
-    def is_large(self) -> bool:
-        """Whether there are entries that the front does not have."""
-        return bool(self._shards)
 
     def put(self, entry: Entry) -> None:
         """Add or replace."""
         key = entry.key
-        if not self._shards:
+        if not self.large:
             self.front[key] = entry
-            self.count = len(self.front)
-            if self.count >= SPLIT_AT:
+            if len(self.front) >= SPLIT_AT:
                 self._split()
             return
-        before = self.count_of(key)
-        self._shard(key)[key] = entry
+        shard = self._shard(key)
         if key in self.front:
             self.front[key] = entry
-        self.count += 1 - before
+        elif key not in shard:
+            self._count += 1
+        shard[key] = entry
         if self._moving:
             self._move()
-
-    def count_of(self, key: Key) -> int:
-        """1 if the key is there, else 0."""
-        return int(key in self.front or (bool(self._shards) and key in self._shard(key)))
 
     def remove(self, key: Key) -> None:
         """Take an entry out; it must be there."""
         self.front.pop(key, None)
-        if self._shards:
+        if self.large:
             self._shard(key).pop(key, None)
-        self.count -= 1
+            self._count -= 1
 
     def mirror(self, entry: Entry) -> None:
         """Show an entry of a large table in its front."""
-        if self._moving or not self._shards:
+        if self._moving or not self.large:
             return
         if len(self.front) >= MIRRORED:
             self.front.clear()
@@ -90,7 +90,7 @@ class Table:
         return faults
 
     def _differing(self) -> list[Key]:
-        if not self._shards:
+        if not self.large:
             return []
         return [key for key, entry in self.front.items() if self._shard(key).get(key, entry) is not entry]
 
@@ -99,7 +99,9 @@ class Table:
 
     def _split(self) -> None:
         self._shards = [{} for _ in range(SHARDS)]
+        self._count = len(self.front)
         self._moving = True
+        self.large = True
 
     def _move(self) -> None:
         for _ in range(min(_MOVED_AT_ONCE, len(self.front))):

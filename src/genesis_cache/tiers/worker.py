@@ -22,22 +22,19 @@ class Worker:
 
     def post(self, job: Job) -> None:
         """Run a job after those posted before it."""
-        self._jobs.put(job)
-        if self._thread is None or not self._thread.is_alive():
-            self._start()
-
-    def stop(self) -> None:
-        """End the thread after the jobs posted so far; a later job starts another."""
         with self._guard:
-            if self._thread is not None:
-                self._jobs.put(None)
-                self._thread = None
-
-    def _start(self) -> None:
-        with self._guard:
+            self._jobs.put(job)
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=_run, args=(self._jobs,), name=self._name, daemon=True)
                 self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the jobs posted so far; a later job starts another, with a queue of its own."""
+        with self._guard:
+            if self._thread is not None:
+                self._jobs.put(None)
+                self._jobs = SimpleQueue()  # the next thread must not take the word that ends this one
+                self._thread = None
 
 
 def _run(jobs: "SimpleQueue[Job | None]") -> None:

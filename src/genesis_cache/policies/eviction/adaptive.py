@@ -7,16 +7,15 @@ O. Eytan, R. Friedman, B. Manes, "Adaptive software cache management", Middlewar
 samples for the same purpose; ghosts tell at each miss.
 """
 
-from genesis_cache.model.entry import Entry
-from genesis_cache.policies.eviction.base import Directory, digest_of
-from genesis_cache.policies.eviction.ghosts import Ghosts
+from genesis_cache.policies.eviction.base import Directory
+from genesis_cache.policies.eviction.ghosts import REJECTED, Ghosts
 from genesis_cache.policies.eviction.queue import Queue
 from genesis_cache.policies.eviction.tinylfu import TinyLfuPolicy
 
 START_SHARE = 0.02
 LEAST_SHARE, MOST_SHARE = 0.01, 0.99
 GHOST_SHARE = 0.1  # of the entries, for each list
-REJECTED, LOST = 1, 2
+STEP_SHARE, MOST_STEP = 0.002, 32  # of the entries, and entries: how much one ghost moves the window
 
 
 class AdaptivePolicy(TinyLfuPolicy):
@@ -28,22 +27,16 @@ class AdaptivePolicy(TinyLfuPolicy):
         self._ghosts = Ghosts()
         self._step = 1.0
 
-    def _place(self, digest: int) -> Queue:
-        ghost = self._ghosts.take(digest)
+    def _place(self, ghost: int) -> Queue:
+        """Move the window's share, and tell where an entry begins that was here before."""
         if ghost == REJECTED:
             self._share = min(self._share + self._step, MOST_SHARE)
             return self._probation
-        if ghost == LOST:
-            self._share = max(self._share - self._step, LEAST_SHARE)
+        self._share = max(self._share - self._step, LEAST_SHARE)
         return self._window
 
-    def _lost_window(self, entry: Entry) -> None:
-        self._ghosts.add(digest_of(entry), REJECTED)
-
-    def _lost_main(self, entry: Entry) -> None:
-        self._ghosts.add(digest_of(entry), LOST)
-
-    def _grow(self) -> None:
-        super()._grow()
-        self._ghosts.resize(int(self.count * GHOST_SHARE))
-        self._step = max(1.0, min(0.001 * self.count, 16)) / self.count
+    def grow(self, entries: int) -> None:
+        """Adapt the sketch, the ghosts and the step."""
+        super().grow(entries)
+        self._ghosts.grow(int(entries * GHOST_SHARE))
+        self._step = max(1.0, min(entries * STEP_SHARE, MOST_STEP)) / entries

@@ -26,24 +26,17 @@ class Directory:
         self.homes = count(1)
 
 
-_TABLE_SALT = 0x9E3779B97F4A7C15
-
-
-def table_number(entry: Entry) -> int:
-    """Which table holds it: its space's own for a plain key, the next one for an owned ``(owner, key)``."""
-    return entry.space + (type(entry.key) is not str)
-
-
 def digest_of(entry: Entry) -> int:
-    """A hash of key and table for sketches and ghosts; differs from process to process."""
-    key = entry.key
-    if type(key) is str:
-        return hash(key) ^ entry.space * _TABLE_SALT
-    return hash(key) ^ (entry.space + 1) * _TABLE_SALT
+    """A hash of key and space for sketches and ghosts, signed 64 bits; differs from process to process."""
+    return hash(entry.key) ^ entry.space
 
 
 class EvictionPolicy(Protocol):
-    """Orders the entries of one priority. Not thread-safe: the tier calls it under its lock."""
+    """Orders the entries of one priority. Not thread-safe: the tier calls it under its lock.
+
+    A policy is made with ``by_weight`` where the limit is in bytes only; its shares then are of the weight in place of
+    the number of entries.
+    """
 
     needs_touch: ClassVar[bool]
     """Whether each hit must be told by `touch`; if not, a hit sets ``entry.mark`` and calls nothing."""
@@ -51,12 +44,11 @@ class EvictionPolicy(Protocol):
     def __init__(self, directory: Directory, *, by_weight: bool) -> None: ...
 
     @property
-    def count(self) -> int:
-        """How many entries it orders."""
+    def size(self) -> int:
+        """How many entries it orders, or their weight if it was made ``by_weight``; 0 if there is none."""
 
-    @property
-    def weight(self) -> int:
-        """The sum of their weights, in units of 16 bytes."""
+    def grow(self, entries: int) -> None:
+        """Hear that there are up to so many entries, before there are; at each quarter more or so."""
 
     def insert(self, entry: Entry) -> None:
         """Take in an entry whose key it does not hold; sets ``entry.home``."""
@@ -70,15 +62,14 @@ class EvictionPolicy(Protocol):
     def touch(self, entry: Entry) -> None:
         """Hear of a hit; only called where `needs_touch` says so."""
 
-    def evict(self, incoming: int, *, by_weight: bool) -> Entry:
+    def evict(self, incoming: int) -> Entry:
         """Choose the entry to leave and forget it; `IndexError` where there is none.
 
-        ``incoming`` is the weight of the entry that wants the room, ``by_weight`` says which limit it would break:
-        bytes (True) or entries (False).
+        ``incoming`` is the weight of the entry that wants the room.
         """
 
     def pieces(self) -> Iterator[list[Entry]]:
         """All entries, at most 512 at a time; of what moves while one walks, some may be missed or met twice."""
 
     def check(self) -> list[str]:
-        """Verify counts and weights against what the queues hold; a sentence for each fault."""
+        """Verify its counts against what its queues hold; a sentence for each fault."""

@@ -11,6 +11,7 @@ from genesis_cache.model.entry import Entry
 from genesis_cache.policies.eviction.base import Directory
 from genesis_cache.policies.eviction.queue import Queue
 
+_CHUNK = 64  # records: most queues are short
 _MOST_USES = 1 << 32
 
 
@@ -20,50 +21,48 @@ class LfuPolicy:
     needs_touch: ClassVar[bool] = True
 
     def __init__(self, directory: Directory, *, by_weight: bool) -> None:
-        del by_weight  # the least used goes first whichever limit wants the room
+        del by_weight  # the least used goes first whatever it weighs
         self._directory = directory
         self._queues: dict[int, Queue] = {}
         self._fewest = 1
-        self.count = 0
-        self.weight = 0
+        self.size = 0
 
     def insert(self, entry: Entry) -> None:
         """Used once."""
         self._push(entry, 1)
         self._fewest = 1
-        self.count += 1
-        self.weight += entry.weight
+        self.size += 1
 
     def replace(self, old: Entry, new: Entry) -> None:
         """A change is a use."""
         self._queues[old.home % _MOST_USES].replace(old, new)
-        self.weight += new.weight - old.weight
         self.touch(new)
 
     def remove(self, entry: Entry) -> None:
         """Out of its queue; its count is forgotten."""
         self._pull(entry)
-        self.count -= 1
-        self.weight -= entry.weight
+        self.size -= 1
 
     def touch(self, entry: Entry) -> None:
         """To the queue of one use more."""
         self._push(entry, self._pull(entry) + 1)
 
-    def evict(self, incoming: int, *, by_weight: bool) -> Entry:
+    def evict(self, incoming: int) -> Entry:
         """An entry with the fewest uses."""
-        del incoming, by_weight
-        if not self.count:
+        del incoming
+        if not self.size:
             raise IndexError("no entry is left to evict")
         if self._fewest not in self._queues:
             self._fewest = min(self._queues)
         queue = self._queues[self._fewest]
         entry = queue.take()
-        if not queue.count:
+        if not queue.size:
             del self._queues[self._fewest]
-        self.count -= 1
-        self.weight -= entry.weight
+        self.size -= 1
         return entry
+
+    def grow(self, entries: int) -> None:
+        """Nothing depends on it."""
 
     def pieces(self) -> Iterator[list[Entry]]:
         """Queue by queue, in no order of uses."""
@@ -73,22 +72,20 @@ class LfuPolicy:
     def check(self) -> list[str]:
         """Each queue's books and their sums."""
         faults = [fault for queue in self._queues.values() for fault in queue.check()]
-        if sum(queue.count for queue in self._queues.values()) != self.count:
-            faults.append(f"the queues do not add up to {self.count} entries")
-        if sum(queue.weight for queue in self._queues.values()) != self.weight:
-            faults.append(f"the queues do not add up to a weight of {self.weight}")
+        if sum(queue.size for queue in self._queues.values()) != self.size:
+            faults.append(f"the queues do not add up to {self.size} entries")
         return faults
 
     def _pull(self, entry: Entry) -> int:
         uses = entry.home % _MOST_USES
         queue = self._queues[uses]
         queue.remove(entry)
-        if not queue.count:
+        if not queue.size:
             del self._queues[uses]
         return uses
 
     def _push(self, entry: Entry, uses: int) -> None:
         queue = self._queues.get(uses)
         if queue is None:
-            queue = self._queues[uses] = Queue(self._directory, uses, tags=_MOST_USES)
+            queue = self._queues[uses] = Queue(self._directory, uses, tags=_MOST_USES, chunk=_CHUNK)
         queue.push(entry)

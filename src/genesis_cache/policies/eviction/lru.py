@@ -14,18 +14,13 @@ class LruPolicy:
     needs_touch: ClassVar[bool] = True
 
     def __init__(self, directory: Directory, *, by_weight: bool) -> None:
-        del by_weight  # the oldest goes first whichever limit wants the room
+        del by_weight  # the oldest goes first whatever it weighs
         self._queue = Queue(directory)
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """How many entries it orders."""
-        return self._queue.count
-
-    @property
-    def weight(self) -> int:
-        """The sum of their weights, in units of 16 bytes."""
-        return self._queue.weight
+        return self._queue.size
 
     def insert(self, entry: Entry) -> None:
         """To the end."""
@@ -44,10 +39,13 @@ class LruPolicy:
         """To the end."""
         self._queue.renew(entry)
 
-    def evict(self, incoming: int, *, by_weight: bool) -> Entry:
+    def evict(self, incoming: int) -> Entry:
         """The entry that has not been used for longest."""
-        del incoming, by_weight
+        del incoming
         return self._queue.take()
+
+    def grow(self, entries: int) -> None:
+        """Nothing depends on it."""
 
     def pieces(self) -> Iterator[list[Entry]]:
         """From the least to the most recently used."""

@@ -14,6 +14,7 @@ from genesis_cache.model.entry import Entry
 from genesis_cache.policies.eviction.base import Directory, Find, Key
 
 CHUNK = 512  # records: a chunk is packed or scanned in about 0.1 ms
+_VOIDS = 4  # chunks' worth of void records that are left alone
 _SEARCHED = 32  # records: in a longer open chunk nothing is searched for, it is sealed
 TAGS = 4  # queues that ``home % TAGS`` tells apart, if a policy has no more
 
@@ -32,18 +33,22 @@ class _Chunk:
 class Queue:
     """Entries in order of arrival.
 
-    ``tag`` is what ``home % tags`` is for its entries, so that a
-    policy can tell by an entry which of its queues holds it. ``chunk`` is how many records a chunk has.
+    ``size`` is the sum of their weights if ``by_weight``, else how many they are. ``tag`` is what ``home % tags`` is
+    for its entries, so that a policy can tell by an entry which of its queues holds it. ``chunk`` is how many records
+    a chunk has.
     """
 
     __slots__ = (
-        "_chunk", "_chunks", "_finds", "_head", "_head_home", "_head_tables", "_home", "_homes", "_keys", "_packing",
-        "_records", "_stride", "_tables", "_tag", "count", "weight",
+        "_by_weight", "_chunk", "_chunks", "_finds", "_head", "_head_home", "_head_tables", "_home", "_homes", "_keys",
+        "_packing", "_sealed", "_stride", "_tables", "_tag", "_voids", "size",
     )  # fmt: skip
 
-    def __init__(self, directory: Directory, tag: int = 0, *, tags: int = TAGS, chunk: int = CHUNK) -> None:
+    def __init__(
+        self, directory: Directory, tag: int = 0, *, by_weight: bool = False, tags: int = TAGS, chunk: int = CHUNK
+    ) -> None:
         self._finds = directory.finds
         self._homes = directory.homes
+        self._by_weight = by_weight
         self._chunk = chunk
         self._stride = tags
         self._tag = tag
@@ -51,67 +56,81 @@ class Queue:
         self._keys: list[Key] = []
         self._tables = array("I")
         self._chunks: deque[_Chunk] = deque()  # sealed, oldest first
-        self._head: list[Key] = []  # the oldest records, opened to be taken out one by one
+        self._head: list[Key] = []  # the oldest records, opened to be taken out one by one, the oldest last
         self._head_tables = array("I")
         self._head_home = 0
-        self._records = 0
+        self._sealed = 0  # records in chunks
+        self._voids = 0  # records, wherever they are, of entries that have left
         self._packing = 0
-        self.count = 0
-        self.weight = 0
+        self.size = 0
 
     def push(self, entry: Entry) -> None:
         """Add an entry at the tail."""
-        key = entry.key
-        self._keys.append(key)
-        self._tables.append(entry.space + (type(key) is not str))
+        keys = self._keys
+        keys.append(entry.key)
+        self._tables.append(entry.space)
         entry.home = self._home
-        self._records += 1
-        self.count += 1
-        self.weight += entry.weight
-        if len(self._keys) >= self._chunk:
+        self.size += entry.weight if self._by_weight else 1
+        if len(keys) >= self._chunk:
             self._seal()
 
     def peek(self) -> Entry | None:
         """The oldest entry, which stays; None if there is none."""
-        finds, head, tables = self._finds, self._head, self._head_tables
-        while True:
-            while head:
-                entry = finds[tables[0]](head[0])
-                if entry is not None and entry.home == self._head_home:
-                    return entry
-                del head[0], tables[0]
-                self._records -= 1
-            if not self._load():
-                return None
-            head, tables = self._head, self._head_tables
+        head = self._head
+        if head:
+            entry = self._finds[self._head_tables[-1]](head[-1])
+            if entry is not None and entry.home == self._head_home:
+                return entry
+        return self._search()
+
+    def skip(self, entry: Entry) -> None:
+        """Take out the entry that `peek` has just told."""
+        self._head.pop()
+        self._head_tables.pop()
+        self.size -= entry.weight if self._by_weight else 1
+        entry.home = 0
+
+    def take_unmarked(self) -> Entry | None:
+        """Take out the oldest entry, unless there is none or it has a mark."""
+        head = self._head
+        if head:
+            entry = self._finds[self._head_tables[-1]](head[-1])
+            if entry is None or entry.home != self._head_home:
+                entry = self._search()
+        else:
+            entry = self._search()
+        if entry is None or entry.mark:
+            return None
+        self._head.pop()
+        self._head_tables.pop()
+        self.size -= entry.weight if self._by_weight else 1
+        entry.home = 0
+        return entry
 
     def take(self) -> Entry:
-        """Take out the oldest entry; its ``home`` becomes 0. `IndexError` if there is none."""
+        """Take out the oldest entry; `IndexError` if there is none."""
         entry = self.peek()
         if entry is None:
             raise IndexError("an empty queue has no oldest entry")
-        del self._head[0], self._head_tables[0]
-        self._records -= 1
-        self.count -= 1
-        self.weight -= entry.weight
-        entry.home = 0
+        self.skip(entry)
         return entry
 
     def remove(self, entry: Entry) -> None:
         """Take out an entry from anywhere."""
+        self._voids += 1
         if entry.home == self._home:
             self._leave_open(entry)
         entry.home = 0
-        self.count -= 1
-        self.weight -= entry.weight
-        if self._records > 2 * self.count + 2 * self._chunk:
+        self.size -= entry.weight if self._by_weight else 1
+        if self._voids > _VOIDS * self._chunk and self._voids > self._sealed // 2:
             self._pack()
 
     def replace(self, old: Entry, new: Entry) -> None:
         """Put another entry of the same key and table in an entry's place."""
         new.home = old.home
         old.home = 0
-        self.weight += new.weight - old.weight
+        if self._by_weight:
+            self.size += new.weight - old.weight
 
     def renew(self, entry: Entry) -> None:
         """Move an entry to the tail."""
@@ -120,7 +139,7 @@ class Queue:
 
     def pieces(self) -> Iterator[list[Entry]]:
         """The entries in order, a chunk at a time; of what moves while one walks, some may be missed or met twice."""
-        yield _found(self._finds, self._head_home, self._head, self._head_tables)
+        yield _found(self._finds, self._head_home, self._head[::-1], self._head_tables[::-1])
         last, at = self._head_home, 0
         while (at := self._after(last, at)) < len(self._chunks):
             chunk = self._chunks[at]
@@ -128,22 +147,40 @@ class Queue:
             yield self._living(chunk)
         yield _found(self._finds, self._home, self._keys, self._tables)
 
+    @property
+    def records(self) -> int:
+        """How many records there are, void ones among them."""
+        return len(self._head) + len(self._keys) + sum(len(chunk.keys) for chunk in self._chunks)
+
     def check(self) -> list[str]:
         """Compare the books with what is there."""
         entries = [entry for piece in self.pieces() for entry in piece]
-        records = len(self._head) + len(self._keys) + sum(len(chunk.keys) for chunk in self._chunks)
-        weight = sum(entry.weight for entry in entries)
+        size = sum(entry.weight for entry in entries) if self._by_weight else len(entries)
+        voids = self.records - len(entries)
         faults = []
-        if len(entries) != self.count:
-            faults.append(f"a queue counts {self.count} entries and holds {len(entries)}")
-        if weight != self.weight:
-            faults.append(f"a queue's weight is {self.weight}, but its entries weigh {weight}")
-        if records != self._records:
-            faults.append(f"a queue counts {self._records} records and has {records}")
+        if size != self.size:
+            faults.append(f"a queue's size is {self.size}, but its entries make {size}")
+        if voids != self._voids:
+            faults.append(f"a queue counts {self._voids} void records and has {voids}")
         return faults
+
+    def _search(self) -> Entry | None:
+        """Throw void records away up to the oldest entry."""
+        while True:
+            head, tables = self._head, self._head_tables
+            while head:
+                entry = self._finds[tables[-1]](head[-1])
+                if entry is not None and entry.home == self._head_home:
+                    return entry
+                head.pop()
+                tables.pop()
+                self._voids -= 1
+            if not self._load():
+                return None
 
     def _seal(self) -> None:
         self._chunks.append(_Chunk(self._home, tuple(self._keys), self._tables))
+        self._sealed += len(self._keys)
         self._open()
 
     def _open(self) -> None:
@@ -155,6 +192,7 @@ class Queue:
         """Make the oldest chunk the head; False if there is nothing left."""
         if self._chunks:
             chunk = self._chunks.popleft()
+            self._sealed -= len(chunk.keys)
             self._packing = max(self._packing - 1, 0)
             self._head, self._head_tables, self._head_home = list(chunk.keys), chunk.tables, chunk.home
         elif self._keys:
@@ -162,6 +200,8 @@ class Queue:
             self._open()
         else:
             return False
+        self._head.reverse()
+        self._head_tables.reverse()
         return True
 
     def _leave_open(self, entry: Entry) -> None:
@@ -169,11 +209,11 @@ class Queue:
         if len(self._keys) > _SEARCHED:
             self._seal()
             return
-        table, at = entry.space + (type(entry.key) is not str), self._keys.index(entry.key)
-        while self._tables[at] != table:
+        at = self._keys.index(entry.key)
+        while self._tables[at] != entry.space:
             at = self._keys.index(entry.key, at + 1)
         del self._keys[at], self._tables[at]
-        self._records -= 1
+        self._voids -= 1
 
     def _pack(self) -> None:
         """Throw the void records of one chunk away, and join it with the chunk before if both have become small."""
@@ -186,7 +226,9 @@ class Queue:
             entries = self._living(chunks[at - 1]) + entries
             del chunks[at]
             at -= 1
-        self._records += len(entries) - sum(len(chunk.keys) for chunk in old)
+        gone = sum(len(chunk.keys) for chunk in old) - len(entries)
+        self._voids -= gone
+        self._sealed -= gone
         if entries:
             chunks[at] = _chunk_of(entries, old[0].home)
             at += 1
@@ -219,5 +261,5 @@ def _found(finds: Sequence[Find], home: int, keys: Sequence[Key], tables: Sequen
 def _chunk_of(entries: list[Entry], home: int) -> _Chunk:
     for entry in entries:
         entry.home = home
-    tables = array("I", [entry.space + (type(entry.key) is not str) for entry in entries])
+    tables = array("I", [entry.space for entry in entries])
     return _Chunk(home, tuple(entry.key for entry in entries), tables)

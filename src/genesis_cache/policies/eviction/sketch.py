@@ -1,65 +1,80 @@
-"""How often a key was asked for lately: a count-min sketch of two rows, aged by halving.
+"""How often keys were asked for lately: a counter for each of the keys that are seen most, told apart by a fingerprint.
 
-G. Cormode, S. Muthukrishnan, "An improved data stream summary: the count-min sketch", J. Algorithms 55 (2005); the
-ageing is that of G. Einziger, R. Friedman, B. Manes, "TinyLFU: a highly efficient cache admission policy", ACM TOS 13
-(2017). Counters are bytes that stop at 15; a row is halved by `bytes.translate`, a slice at a time.
+A slot counts one key and forgets it when others that share the slot have outnumbered it (the majority vote of
+J. Misra, D. Gries, "Finding repeated elements", Science of Computer Programming 2 (1982), in each slot; with
+fingerprints as in T. Yang et al., "HeavyKeeper: an accurate algorithm for finding top-k elephant flows", IEEE/ACM ToN 27
+(2019)). In the same memory this tells frequencies better than a count-min sketch does, with one look in place of two.
+Ageing by halving is that of G. Einziger, R. Friedman, B. Manes, "TinyLFU: a highly efficient cache admission policy",
+ACM TOS 13 (2017), done by `bytes.translate` a slice at a time.
 """
 
-HALVES = bytes(value // 2 for value in range(256))
 TOP = 15
-SLICE = 1 << 16  # bytes halved at a time: about 0.1 ms
-COUNTERS_PER_ENTRY = 4  # in each row
 AGE_PERIOD = 15  # counts per entry between two halvings
-_ROW_SHIFT = 32
+SLOTS_PER_ENTRY = 4  # at least; two bytes each
+_LEAST_SLOTS = 64
+_LEAST_PERIOD = 16 * AGE_PERIOD
+_HALVES = bytes(value // 2 for value in range(256))
+_SLICE = 1 << 16  # slots halved at a time: about 0.1 ms
+_PRINT_SHIFT = 40  # the slot is told by the lowest bits of the digest
 
 
 class Sketch:
-    """Counts by 64-bit hash. `grow` is told how many entries there are."""
+    """Counts by 64-bit digest. `grow` is told how many entries there are."""
 
-    __slots__ = ("_added", "_halving", "_period", "mask", "row0", "row1")
+    __slots__ = ("_added", "_counts", "_halving", "_mask", "_period", "_prints")
 
     def __init__(self) -> None:
-        self.row0 = bytearray(64)
-        self.row1 = bytearray(64)
-        self.mask = 63
-        self._period = 64 // COUNTERS_PER_ENTRY * AGE_PERIOD
+        self._counts = bytearray(_LEAST_SLOTS)
+        self._prints = bytearray(_LEAST_SLOTS)
+        self._mask = _LEAST_SLOTS - 1
+        self._period = _LEAST_PERIOD
         self._added = 0
         self._halving = -1  # start of the next slice to halve, -1: none
 
     def add(self, digest: int) -> None:
         """Count one use."""
-        mask, row0, row1 = self.mask, self.row0, self.row1
-        at = digest & mask
-        count = row0[at]
-        if count < TOP:
-            row0[at] = count + 1
-        at = (digest >> _ROW_SHIFT) & mask
-        count = row1[at]
-        if count < TOP:
-            row1[at] = count + 1
+        at = digest & self._mask
+        counts = self._counts
+        count = counts[at]
+        if self._prints[at] == digest >> _PRINT_SHIFT & 255:
+            if count < TOP:
+                counts[at] = count + 1
+        elif count > 1:
+            counts[at] = count - 1
+        else:
+            self._prints[at] = digest >> _PRINT_SHIFT & 255
+            counts[at] = 1
         self._added += 1
         if self._added >= self._period or self._halving >= 0:
             self._age()
 
     def count(self, digest: int) -> int:
-        """Uses lately, 0 to 15, seldom too many."""
-        first = self.row0[digest & self.mask]
-        second = self.row1[(digest >> _ROW_SHIFT) & self.mask]
-        return first if first < second else second
+        """Uses lately, 0 to 15."""
+        at = digest & self._mask
+        return self._counts[at] if self._prints[at] == digest >> _PRINT_SHIFT & 255 else 0
+
+    def prefers(self, candidate: int, victim: int) -> bool:
+        """Whether the first of two was used more often."""
+        mask, counts, prints = self._mask, self._counts, self._prints
+        at = candidate & mask
+        if prints[at] != candidate >> _PRINT_SHIFT & 255:
+            return False
+        uses = counts[at]
+        at = victim & mask
+        return prints[at] != victim >> _PRINT_SHIFT & 255 or uses > counts[at]
 
     def grow(self, entries: int) -> None:
         """Make room for so many entries; what was counted stays."""
-        while len(self.row0) < entries * COUNTERS_PER_ENTRY:
-            self.row0 *= 2
-            self.row1 *= 2
-            self.mask = len(self.row0) - 1
-        self._period = max(entries, 16) * AGE_PERIOD
+        while self._mask < entries * SLOTS_PER_ENTRY - 1:
+            self._counts *= 2
+            self._prints *= 2
+            self._mask = len(self._counts) - 1
+        self._period = max(entries * AGE_PERIOD, _LEAST_PERIOD)
 
     def _age(self) -> None:
         if self._halving < 0:
             self._added = 0
             self._halving = 0
-        start = self._halving
-        for row in (self.row0, self.row1):
-            row[start : start + SLICE] = row[start : start + SLICE].translate(HALVES)
-        self._halving = start + SLICE if start + SLICE < len(self.row0) else -1
+        end = self._halving + _SLICE
+        self._counts[self._halving : end] = self._counts[self._halving : end].translate(_HALVES)
+        self._halving = end if end < len(self._counts) else -1

@@ -4,15 +4,21 @@ A mapping is made only after a look at the file's size, and files keep their siz
 one cannot end in a signal. A segment that was removed stays readable to whoever still has a view of it.
 """
 
-import errno
 import mmap
 import os
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
+from genesis_cache.tiers.base import Put
 from genesis_cache.tiers.segments import layout
-from genesis_cache.tiers.segments.folder import Folder, segment_name
-from genesis_cache.tiers.segments.layout import CORE, FIRST_RECORD, GRAIN_BITS, RECORD, Geometry, Row
+from genesis_cache.tiers.segments.folder import Folder, segment_name, write_all
+from genesis_cache.tiers.segments.layout import BODY, CORE, FIRST_RECORD, GRAIN, GRAIN_BITS, RECORD, Geometry, Row
+
+_CHECKSUM_BYTES = 4
+_FILLERS = [bytes(size) for size in range(GRAIN)]
 
 
 class Mapped(NamedTuple):
@@ -24,12 +30,11 @@ class Mapped(NamedTuple):
     """One byte for each grain: whether the record that begins there was checked by this process."""
 
 
-class Stored(NamedTuple):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """A record met while walking a segment."""
 
     digest: bytes
     row: Row
-    seq: int
     priority: int
 
 
@@ -97,22 +102,25 @@ class Segments:
         start = offset + RECORD.size
         if mapped is None or offset < FIRST_RECORD or start + length > len(mapped.view):
             return None
-        if CORE.unpack_from(mapped.map, offset) != (digest, checksum, length):
+        if CORE.unpack_from(mapped.map, offset) != (checksum, length, digest):
             return None
-        envelope = mapped.view[start : start + length]
         if not mapped.checked[offset >> GRAIN_BITS]:
-            _, _, _, gone_at, seq, priority = RECORD.unpack_from(mapped.map, offset)
-            if layout.checksum_of(digest, gone_at, seq, priority, envelope) != checksum:
+            if zlib.crc32(mapped.view[offset + _CHECKSUM_BYTES : start + length]) != checksum:
                 return None
             mapped.checked[offset >> GRAIN_BITS] = 1
-        return envelope
+        return mapped.view[start : start + length]
+
+    def raw(self, row: Row) -> bytes:
+        """A record as it lies, header and filler included; of a segment that is mapped."""
+        return bytes(self.mapped[row[0]].view[row[1] : row[1] + layout.record_bytes(row[2])])
 
     def digest_at(self, row: Row) -> bytes | None:
         """The digest that the record at a row names; None where there can be no record."""
         mapped = self.open(row[0])
         if mapped is None or not FIRST_RECORD <= row[1] <= len(mapped.view) - RECORD.size:
             return None
-        return bytes(mapped.view[row[1] : row[1] + 32])
+        start = row[1] + layout.DIGEST_AT
+        return bytes(mapped.view[start : start + 32])
 
     def walk(self, number: int, start: int, end: int) -> Iterator[Stored]:
         """The records of a segment from one offset to another; stops early where the chain is broken."""
@@ -120,11 +128,11 @@ class Segments:
         size = 0 if mapped is None else min(end, len(mapped.view))
         at = start
         while mapped is not None and at + RECORD.size <= size:
-            digest, checksum, length, gone_at, seq, priority = RECORD.unpack_from(mapped.map, at)
+            checksum, length, digest, gone_at, _, priority = RECORD.unpack_from(mapped.map, at)
             after = at + layout.record_bytes(length)
             if length == 0 or after > size:
                 return
-            yield Stored(digest, (number, at, length, checksum, gone_at), seq, priority)
+            yield Stored(digest, (number, at, length, checksum, gone_at), priority)
             at = after
 
     # --- writing ------------------------------------------------------------------------------------------------
@@ -149,15 +157,13 @@ class Segments:
         if self._writing[0] != number:
             self.stop_writing()
             self._writing = (number, self._folder.open_file(segment_name(number), os.O_RDWR))
-        if os.pwrite(self._writing[1], data, at) != len(data):
-            raise OSError(errno.ENOSPC, "short write")
+        write_all(self._writing[1], data, at)
 
 
-def pack_record(
-    digest: bytes, envelope: bytes | memoryview, gone_at: float, seq: int, priority: int
-) -> tuple[bytes, int]:
-    """A record's bytes, filled up to a whole number of grains, and its checksum."""
-    checksum = layout.checksum_of(digest, gone_at, seq, priority, envelope)
-    head = RECORD.pack(digest, checksum, len(envelope), gone_at, seq, priority)
-    filler = bytes(layout.record_bytes(len(envelope)) - RECORD.size - len(envelope))
-    return b"".join((head, envelope, filler)), checksum
+def pack_record(put: Put, seq: int) -> tuple[int, tuple[bytes, ...]]:
+    """A record's checksum, and its bytes in pieces that fill a whole number of grains."""
+    envelope = put.envelope
+    length = len(envelope)
+    body = BODY.pack(length, put.address.digest, put.gone_at, seq, put.priority)
+    checksum = zlib.crc32(envelope, zlib.crc32(body))
+    return checksum, (checksum.to_bytes(_CHECKSUM_BYTES, "little"), body, envelope, _FILLERS[-length % GRAIN])

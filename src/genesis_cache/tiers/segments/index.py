@@ -7,16 +7,22 @@ to names the same key with the same checksum, so a row caught in mid-change, or 
 import mmap
 import os
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from genesis_cache.tiers.segments import layout
 from genesis_cache.tiers.segments.layout import BUCKET, SLOTS, Geometry, Row, State
 
-_WORD = struct.Struct("<Q")
+_pack_word = struct.Struct("<Q").pack_into
+_split = layout.SPLIT.unpack
+_pack_row = layout.ROW.pack_into
+_ROWS_AT, _USED_AT, _PRIORITY_AT = layout.ROWS_AT, layout.USED_AT, layout.PRIORITY_AT
+_KILLS_AT = layout.KILLS_AT // 8
+_ROW_SIZE = layout.ROW.size
 
 
-class Slot(NamedTuple):
+class Slot(msgspec.Struct, frozen=True, gc=False):
     """One occupied slot as it was read."""
 
     at: int
@@ -28,7 +34,7 @@ class Slot(NamedTuple):
     priority: int
 
 
-class Place(NamedTuple):
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where a digest belongs."""
 
     bucket: int
@@ -46,6 +52,8 @@ class Index:
         self.map = mmap.mmap(fd, geometry.index_bytes, access=access)
         self.words = memoryview(self.map).cast("Q")
         self._state: State | None = None
+        self._kill_mask = geometry.kills - 1
+        self._buckets_at, self._buckets = geometry.buckets_at, geometry.buckets
 
     def close(self) -> None:
         """Close the file; the mapping goes when the last reader has let go of it."""
@@ -155,11 +163,9 @@ class Index:
 
     def place(self, digest: bytes) -> Place:
         """Where a digest belongs."""
-        number, fingerprint = layout.SPLIT.unpack(digest)
-        geometry = self.geometry
-        kill = (number >> 40) & (geometry.kills - 1)
-        at = geometry.buckets_at + number % geometry.buckets * BUCKET
-        return Place(at, layout.KILLS_AT // 8 + kill, fingerprint or 1)
+        number, fingerprint = _split(digest)
+        kill = (number >> 40) & self._kill_mask
+        return Place(self._buckets_at + number % self._buckets * BUCKET, _KILLS_AT + kill, fingerprint or 1)
 
     def find(self, place: Place) -> Slot | None:
         """The slot of a place, if it is taken."""
@@ -170,22 +176,23 @@ class Index:
 
     def _slot(self, at: int, number: int, fingerprint: int) -> Slot:
         view = self.map
-        row = layout.ROW.unpack_from(view, at + layout.ROWS_AT + number * layout.ROW.size)
-        used = view[at + layout.USED_AT + number] != 0
-        return Slot(at, number, fingerprint, row, used, view[at + layout.PRIORITY_AT + number])
+        row = layout.ROW.unpack_from(view, at + _ROWS_AT + number * _ROW_SIZE)
+        return Slot(at, number, fingerprint, row, view[at + _USED_AT + number] != 0, view[at + _PRIORITY_AT + number])
 
-    def free_slot(self, place: Place) -> int | None:
-        """Number of an empty slot in a place's bucket."""
+    def room(self, place: Place) -> tuple[int, bool]:
+        """Number of the slot that a place has, or else of an empty one in its bucket (-1: none); whether it has it."""
         prints = layout.BUCKET_PRINTS.unpack_from(self.map, place.bucket)
-        return prints.index(0) if 0 in prints else None
+        if place.fingerprint in prints:
+            return prints.index(place.fingerprint), True
+        return (prints.index(0) if 0 in prints else -1), False
 
     def fill(self, place: Place, number: int, row: Row, priority: int) -> None:
         """Write a slot: its row, then the fingerprint that makes it visible."""
         view, at = self.map, place.bucket
-        layout.ROW.pack_into(view, at + layout.ROWS_AT + number * layout.ROW.size, *row)
-        view[at + layout.USED_AT + number] = 0
-        view[at + layout.PRIORITY_AT + number] = priority & 0xFF
-        _WORD.pack_into(view, at + number * 8, place.fingerprint)
+        _pack_row(view, at + _ROWS_AT + number * _ROW_SIZE, *row)
+        view[at + _USED_AT + number] = 0
+        view[at + _PRIORITY_AT + number] = priority & 0xFF
+        _pack_word(view, at + number * 8, place.fingerprint)
 
     def mark(self, slot: Slot) -> None:
         """Note that a slot's record was read."""
@@ -193,7 +200,11 @@ class Index:
 
     def clear(self, slot: Slot) -> None:
         """Empty a slot."""
-        _WORD.pack_into(self.map, slot.at + slot.number * 8, 0)
+        self.clear_at(slot.at, slot.number)
+
+    def clear_at(self, at: int, number: int) -> None:
+        """Empty a slot of a bucket."""
+        _pack_word(self.map, at + number * 8, 0)
 
     def bucket(self, at: int) -> list[Slot]:
         """The occupied slots of a bucket."""
@@ -201,6 +212,23 @@ class Index:
         if not any(prints):
             return []
         return [self._slot(at, number, fingerprint) for number, fingerprint in enumerate(prints) if fingerprint]
+
+    def bad_slots(self, at: int, good: Callable[[int, int, int], bool]) -> tuple[int, list[Slot]]:
+        """How many slots of a bucket are taken, and those whose segment, offset and length aren't good."""
+        prints = layout.BUCKET_PRINTS.unpack_from(self.map, at)
+        rows = layout.BUCKET_ROWS.unpack_from(self.map, at + _ROWS_AT)
+        taken = SLOTS - prints.count(0)
+        numbers = enumerate(zip(prints, rows[0::5], rows[1::5], rows[2::5], strict=True)) if taken else ()
+        bad = [number for number, (taken_by, *where) in numbers if taken_by and not good(*where)]
+        return taken, [self._slot(at, number, prints[number]) for number in bad]
+
+    def expired(self, at: int, now: float) -> list[int]:
+        """Numbers of the slots of a bucket whose records have expired."""
+        prints = layout.BUCKET_PRINTS.unpack_from(self.map, at)
+        if not any(prints):
+            return []
+        gone = layout.BUCKET_ROWS.unpack_from(self.map, at + _ROWS_AT)[4::5]
+        return [number for number, taken in enumerate(prints) if taken and gone[number] <= now]
 
     def buckets(self, start: int = 0, stop: int | None = None) -> Iterator[int]:
         """Where the buckets of a range begin."""
@@ -215,6 +243,3 @@ def victim(slots: list[Slot], now: float) -> Slot:
 
 def _hint_at(segment: int) -> int:
     return layout.HINT_AT + segment % layout.HINTS * layout.HINT.size
-
-
-__all__ = ["SLOTS", "Index", "Place", "Slot", "victim"]

@@ -58,8 +58,10 @@ SPLIT = struct.Struct("<QQ16x")  # a digest's words: where its bucket and kill s
 
 GRAIN = 64  # records begin at multiples of it
 GRAIN_BITS = 6
-RECORD = struct.Struct("<32sIIdQB7x")  # digest, checksum, length, gone at, sequence when committed, priority
-CORE = struct.Struct("<32sII")  # the first three, all that a read compares
+RECORD = struct.Struct("<II32sdQB7x")  # checksum, length, digest, gone at, sequence when committed, priority
+CORE = struct.Struct("<II32s")  # the first three, all that a read compares
+BODY = struct.Struct("<I32sdQB7x")  # what the checksum covers, the envelope following
+DIGEST_AT = 8
 SEGMENT_HEADER = struct.Struct("<8sQIII")  # magic, epoch, number, bytes, crc
 FIRST_RECORD = GRAIN
 
@@ -144,6 +146,10 @@ class State(msgspec.Struct):
     log_end: int = 0
     log_crc: int = 0
     """Running checksum over the log from its start to ``log_end``."""
+    log_cut: int = 0
+    """Where in the file before the last compaction the lines began that were kept as they were."""
+    log_rest: int = 0
+    """Where they begin in this one."""
     head: int = 0
     """Number of the segment that records are appended to; 0: none yet."""
     head_end: int = 0
@@ -160,12 +166,13 @@ class State(msgspec.Struct):
     """Which run of the machine it was last used in."""
 
 
-_STATE = struct.Struct("<16Q16sI")
+_STATE = struct.Struct("<18Q16sI")
 STATE_SIZE = _STATE.size
 
 
 def pack_state(state: State) -> bytes:
     """A state as its bytes, with a checksum."""
+    state.entries = max(state.entries, 0)  # damaged slots make it wrong until the next recount
     body = _STATE.pack(*msgspec.structs.astuple(state), 0)[:-4]
     return body + zlib.crc32(body).to_bytes(4, "little")
 
@@ -179,12 +186,6 @@ def parse_state(raw: bytes) -> State | None:
 def record_bytes(length: int) -> int:
     """Bytes that an envelope of this length takes in a segment."""
     return (RECORD.size + length + GRAIN - 1) & -GRAIN
-
-
-def checksum_of(digest: bytes, gone_at: float, seq: int, priority: int, envelope: bytes | memoryview) -> int:
-    """The checksum of a record: over everything in its header, then the envelope."""
-    head = RECORD.pack(digest, 0, len(envelope), gone_at, seq, priority)
-    return zlib.crc32(envelope, zlib.crc32(head))
 
 
 def pack_segment_header(epoch: int, number: int, size: int) -> bytes:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from genesis_cache.tiers.base import StoreError
 from genesis_cache.tiers.segments import layout
-from genesis_cache.tiers.segments.folder import Folder, is_segment
+from genesis_cache.tiers.segments.folder import Folder, is_segment, segment_name
 from genesis_cache.tiers.segments.index import Index
 from genesis_cache.tiers.segments.layout import Geometry, State
 from genesis_cache.tiers.segments.log import Log
@@ -88,14 +88,13 @@ def _begin_use(folder: Folder, index: Index, state: State, geometry: Geometry) -
     if geometry.max_bytes != index.geometry.max_bytes:
         index.write_header(geometry)
         index.set_dirty(True)
-    sizes = folder.sizes()
     numbers = folder.segments()
     if index.hinted() != set(numbers):
         index.set_dirty(True)
-    bad = [number for number in numbers if sizes.get(f"seg-{number}") != geometry.segment_bytes]
+    bad = [number for number in numbers if not _is_whole(folder, geometry, number)]
     too_many = [number for number in numbers if number not in bad][: -geometry.segments]
     for number in bad + too_many:
-        folder.remove(f"seg-{number}")
+        folder.remove(segment_name(number))
         index.set_dirty(True)
     state.damaged += len(bad)
     if state.head not in folder.segments():
@@ -106,6 +105,16 @@ def _begin_use(folder: Folder, index: Index, state: State, geometry: Geometry) -
     state.boot = boot_identity()
     index.write_state(state)
     index.flush_books()
+
+
+def _is_whole(folder: Folder, geometry: Geometry, number: int) -> bool:
+    """Whether a segment has its full size and its own header."""
+    expected = layout.pack_segment_header(geometry.epoch, number, geometry.segment_bytes)
+    fd = folder.open_file(segment_name(number), os.O_RDONLY)
+    try:
+        return os.fstat(fd).st_size == geometry.segment_bytes and os.pread(fd, len(expected), 0) == expected
+    finally:
+        os.close(fd)
 
 
 def _clear(folder: Folder, geometry: Geometry | None) -> int:

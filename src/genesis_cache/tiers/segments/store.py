@@ -10,11 +10,12 @@ import os
 import struct
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.keys import Address
@@ -29,9 +30,9 @@ from genesis_cache.tiers.base import (
     StoreStats,
 )
 from genesis_cache.tiers.segments import eviction, opening, upkeep
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.data import Mapped, Segments
-from genesis_cache.tiers.segments.folder import Folder, in_words
-from genesis_cache.tiers.segments.index import Index
+from genesis_cache.tiers.segments.folder import Folder, in_words, plainly
 from genesis_cache.tiers.segments.layout import (
     BUCKET,
     CORE,
@@ -48,17 +49,23 @@ from genesis_cache.tiers.segments.layout import (
     State,
 )
 from genesis_cache.tiers.segments.locks import Leases, Presence, WriterLock
-from genesis_cache.tiers.segments.log import Log, floors_of, parse_notices
+from genesis_cache.tiers.segments.log import Log, floors_of
+from genesis_cache.tiers.segments.parts import Parts
 from genesis_cache.tiers.segments.writing import Batch, VersionOf
 
 VIEW_FROM = 64 * 1024  # bytes from which an envelope is handed out without copying it
 OPEN_PATIENCE_S = 30.0  # how long an opener waits for another that makes or recovers the store
+
+KNOWN_SLOTS = 4096  # places of records read lately, remembered by a process: about a megabyte
 
 _split = struct.Struct("<Q8s16x").unpack
 _row = ROW.unpack_from
 _core = CORE.unpack_from
 _ROW_SIZE = ROW.size
 _RECORD_SIZE = RECORD.size
+
+_Made = TypeVar("_Made")
+_Book = TypeVar("_Book", State, Geometry)
 
 
 def _no_version(_envelope: Buffer) -> int | None:
@@ -74,30 +81,36 @@ class SegmentStore:
             entries go, or the files are made anew; while other processes use the store, their limit holds.
         clock: wall seconds for expiry, monotonic seconds for the budget of `sweep`.
         version_of: reads the version out of an envelope, for puts that carry one.
+        origin: number of this handle, written into the KEY notices of its sets and removes.
 
     Raises:
         StoreError: from every method, in plain words.
     """
 
-    def __init__(self, path: Path, max_bytes: int, clock: Clock, version_of: VersionOf = _no_version) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int, clock: Clock, version_of: VersionOf = _no_version, origin: int = 0
+    ) -> None:
         if max_bytes < SMALLEST:
             raise StoreError(f"disk store: {max_bytes} bytes are too few: give it at least {SMALLEST}")
         self._max_bytes = max_bytes
         self._clock = clock
         self._wall = clock.wall
         self._version_of = version_of
+        self._origin = origin
         self._folder = Folder(Path(path))
         self._lock = WriterLock(self._folder)
         self._presence = Presence(self._folder)
         self._leases = Leases(self._folder)
         self._opening = threading.RLock()
-        self._parts: _Parts | None = None
+        self._batch: Batch | None = None
         self._sweep_at = 0
-        # what `get` needs, flat: the mapped index (None while closed), its geometry, the mapped segments, whether to mark
+        self._recount = False
+        # what `get` needs, flat: the mapped index (None while closed), its geometry, the segments, whether to mark
         self._view: mmap.mmap | None = None
         self._buckets_at = self._buckets = 1
         self._mapped: dict[int, Mapped] = {}
         self._marks = False
+        self._known: dict[bytes, tuple[int, bytes, int, bytes, float, int, int, int, int]] = {}
         _stores.add(self)
 
     # --- life -----------------------------------------------------------------------------------------------------
@@ -105,7 +118,7 @@ class SegmentStore:
     def open(self) -> None:
         """Make or open it. Whoever opens it while nobody else does checks its books and makes it anew if need be."""
         with self._opening:
-            if self._parts is not None:
+            if self._batch is not None:
                 return
             try:
                 with in_words("open the store"):
@@ -131,26 +144,26 @@ class SegmentStore:
         index = opening.map_index(self._folder, geometry)
         segments = Segments(self._folder, geometry)
         log = Log(self._folder, geometry.log_bytes)
-        parts = _Parts(index, segments, log)
+        parts = Parts(self._folder, index, segments, log)
         log.open()
         if index.dirty and not self._folder.read_only:
             self._recovered(parts)
         self._buckets_at, self._buckets = geometry.buckets_at, geometry.buckets
         self._mapped = segments.mapped
         self._marks = not self._folder.read_only
-        self._parts = parts
+        log.follow(_whole(index.newest()))
+        self._batch = Batch(parts, self._wall, self._version_of, self._origin)
         self._view = index.map
 
     def close(self) -> None:
         """Let go of everything; the last user of the store also brings its books to the disk."""
         with self._opening:
-            parts = self._parts
-            if parts is not None and not self._folder.read_only:
+            if self._batch is not None and self._marks:
                 with suppress(OSError, StoreError):
-                    self._leave(parts)
+                    self._leave(self._batch.parts)
             self._let_go()
 
-    def _leave(self, parts: "_Parts") -> None:
+    def _leave(self, parts: Parts) -> None:
         self._lock.wait()
         try:
             state = parts.index.state()
@@ -161,11 +174,10 @@ class SegmentStore:
 
     def _let_go(self) -> None:
         self._view = None
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            parts.index.close()
-            parts.segments.close()
-            parts.log.close()
+        self._known.clear()
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            batch.parts.close()
         self._leases.close()
         self._presence.leave()
         self._lock.close()
@@ -176,9 +188,9 @@ class SegmentStore:
         self._opening = threading.RLock()
         self._lock.forget()
         self._leases.forget()
-        if self._parts is None:
+        if self._batch is None:
             return
-        self._parts.segments.stop_writing()
+        self._batch.parts.segments.stop_writing()
         try:
             if self._presence.rejoin():
                 self._lock.open()
@@ -187,11 +199,11 @@ class SegmentStore:
             pass
         self._let_go()
 
-    def _open_parts(self) -> "_Parts":
-        parts = self._parts
-        if parts is None:
+    def _opened(self) -> Batch:
+        batch = self._batch
+        if batch is None:
             raise StoreError("disk store: it is closed; call open() first")
-        return parts
+        return batch
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -201,29 +213,54 @@ class SegmentStore:
         view = self._view
         if view is None:
             raise StoreError("disk store: it is closed; call open() first")
+        known = self._known.get(digest)
+        if known is None:
+            return self._search(view, digest)
+        print_at, fingerprint, row_at, row, gone_at, used_at, segment, start, end = known
+        if view[print_at : print_at + 8] != fingerprint or view[row_at : row_at + _ROW_SIZE] != row:
+            self._known.pop(digest, None)
+            return self._search(view, digest)
+        if gone_at <= self._wall():
+            return None
+        if self._marks and not view[used_at]:
+            view[used_at] = 1
+        try:
+            mapped, whole, _ = self._mapped[segment]
+        except KeyError:
+            return self._search(view, digest)
+        return mapped[start:end] if end - start < VIEW_FROM else whole[start:end]
+
+    def _search(self, view: mmap.mmap, digest: bytes) -> Buffer | None:
+        """Find the slot, and remember it if its record was checked before: next time it only has to be unchanged."""
         number, fingerprint = _split(digest)
         bucket = self._buckets_at + number % self._buckets * BUCKET
         found = view.find(fingerprint, bucket, bucket + FINGERPRINTS)
         if found < 0:
             return None
         at = (found - bucket) >> 3
-        segment, offset, length, checksum, gone_at = _row(view, bucket + ROWS_AT + at * _ROW_SIZE)
+        row_at = bucket + ROWS_AT + at * _ROW_SIZE
+        row = view[row_at : row_at + _ROW_SIZE]
+        segment, offset, length, checksum, gone_at = _row(row)
         if gone_at <= self._wall():
             return None
         try:
             mapped, whole, checked = self._mapped[segment]
-            if not checked[offset >> GRAIN_BITS] or _core(mapped, offset) != (digest, checksum, length):
+            if not checked[offset >> GRAIN_BITS] or _core(mapped, offset) != (checksum, length, digest):
                 return self._look_closer(digest)
         except (KeyError, IndexError, struct.error):
             return self._look_closer(digest)
-        if self._marks and not view[bucket + USED_AT + at]:
-            view[bucket + USED_AT + at] = 1
+        used_at = bucket + USED_AT + at
+        if self._marks and not view[used_at]:
+            view[used_at] = 1
         start = offset + _RECORD_SIZE
+        if len(self._known) >= KNOWN_SLOTS:
+            self._known.clear()
+        self._known[digest] = (found, fingerprint, row_at, row, gone_at, used_at, segment, start, start + length)
         return mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
 
     def _look_closer(self, digest: bytes) -> Buffer | None:
         """The first read of a record in this process, or a slot and a record that do not agree."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("read"):
             envelope = self._checked(parts, digest)
             if envelope is None and self._marks and self._lock.take():
@@ -237,7 +274,7 @@ class SegmentStore:
             return envelope
         return bytes(envelope)
 
-    def _checked(self, parts: "_Parts", digest: bytes) -> memoryview | None:
+    def _checked(self, parts: Parts, digest: bytes) -> memoryview | None:
         """What the slot leads to, if it is whole. Without the lock a slot may be caught in mid-change: None then."""
         slot = parts.index.find(parts.index.place(digest))
         if slot is None or slot.row[4] <= self._wall():
@@ -247,7 +284,7 @@ class SegmentStore:
             parts.index.mark(slot)
         return envelope
 
-    def _discard(self, parts: "_Parts", digest: bytes) -> None:
+    def _discard(self, parts: Parts, digest: bytes) -> None:
         """Under the lock the slot still leads to nothing whole: it is damaged, and goes."""
         state = self._begun(parts)
         slot = parts.index.find(parts.index.place(digest))
@@ -257,16 +294,17 @@ class SegmentStore:
         state.entries -= 1
         state.damaged += 1
         parts.index.write_state(state)
+        self._recount = True
 
     def size(self, address: Address) -> int | None:
         """Bytes of the envelope, from the index alone."""
-        index = self._open_parts().index
+        index = self._opened().parts.index
         slot = index.find(index.place(address.digest))
         return None if slot is None or slot.row[4] <= self._wall() else slot.row[2]
 
     def scan(self) -> Iterator[Found]:
         """Every living envelope once."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("scan"):
             yield from upkeep.living(parts.index, parts.segments, self._wall())
 
@@ -274,74 +312,74 @@ class SegmentStore:
 
     def commit(self, changes: Sequence[Change]) -> list[Receipt]:
         """Apply a batch, waiting at most two seconds for other writers."""
-        self._writable()
+        self._stay_writable()
         self._lock.wait()
         try:
-            batch = self._batch()
-            return self._applied(batch, changes)
+            return self._with_batch(lambda batch: batch.apply(changes))
         finally:
             self._lock.free()
 
     def try_commit(self, changes: Sequence[Change]) -> list[Receipt] | None:
         """Apply it now, or None: another writer is at work, or room must be made first, which takes a while."""
-        self._writable()
+        parts = self._stay_writable()
         if not self._lock.take():
             return None
         try:
-            batch = self._batch() if not self._open_parts().index.dirty else None
-            return self._applied(batch, changes) if batch and batch.fits(changes) else None
+            if parts.index.dirty:
+                return None
+            return self._with_batch(lambda batch: batch.apply(changes) if batch.fits(changes) else None)
         finally:
             self._lock.free()
 
-    def _writable(self) -> None:
-        self._open_parts()
-        if self._folder.read_only:
+    def _stay_writable(self) -> Parts:
+        """Refuse to write where that cannot be; begin anew where somebody deleted the store under us."""
+        parts = self._opened().parts
+        if not self._marks:
             raise StoreError("disk store: the file system is read-only, or permission is denied")
-        with in_words("write"):
-            if self._lock.deleted:
-                self._let_go()
-                self.open()
+        if self._lock.deleted:
+            self._let_go()
+            self.open()
+            parts = self._opened().parts
+        return parts
 
-    def _batch(self) -> Batch:
-        parts = self._open_parts()
-        batch = Batch(self._folder, parts.index, parts.segments, parts.log, self._wall, self._version_of)
-        batch.begin(self._begun(parts))
-        return batch
+    def _with_batch(self, work: Callable[[Batch], _Made]) -> _Made:
+        batch = self._opened()
+        parts = batch.parts
+        try:
+            batch.begin(self._begun(parts))
+            return work(batch)
+        except BaseException as error:
+            parts.index.forget_state()
+            if isinstance(error, OSError):
+                raise plainly(error, "write") from error
+            raise
 
-    def _begun(self, parts: "_Parts") -> State:
+    def _begun(self, parts: Parts) -> State:
         """The newest state, with whatever a dead writer left undone done. Under the lock."""
         if parts.index.dirty:
             return self._recovered(parts)
         return _whole(parts.index.state())
 
-    def _recovered(self, parts: "_Parts") -> State:
+    def _recovered(self, parts: Parts) -> State:
         state = _whole(parts.index.newest())
         with in_words("recover"):
-            upkeep.recover(self._folder, parts.index, parts.segments, state, self._wall())
+            upkeep.recover(parts, state, self._wall())
         return state
-
-    def _applied(self, batch: Batch, changes: Sequence[Change]) -> list[Receipt]:
-        try:
-            with in_words("write"):
-                return batch.apply(changes)
-        except BaseException:
-            batch.index.forget_state()
-            raise
 
     # --- the log --------------------------------------------------------------------------------------------------
 
     def position(self) -> Position:
         """Two words of memory."""
-        words = self._open_parts().index.words
+        words = self._opened().parts.index.words
         return Position(words[LIVE_EPOCH], words[LIVE_SEQ])
 
     def notices(self, after: Position) -> list[Notice] | None:
         """Notices after a position in order; None where a compaction has dropped some of them."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         state = parts.index.newest()
         if state is None or after.epoch != parts.index.geometry.epoch or not state.reach <= after.seq <= state.seq:
             return None
-        with in_words("read the log"), suppress(ValueError):
+        with in_words("read the log"), suppress(ValueError, msgspec.DecodeError):
             found = parts.log.after(state, after.seq)
             newer = parts.index.newest()
             if newer is not None and newer.log_number - state.log_number < 2:  # noqa: PLR2004  # its file was not reused
@@ -350,11 +388,11 @@ class SegmentStore:
 
     def floors(self) -> list[Notice]:
         """The newest TAG, PATTERN and CLEAR of each name and scope."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("read the log"):
             self._lock.wait()
             try:
-                return floors_of(parse_notices(parts.log.raw(self._begun(parts))))
+                return floors_of(parts.log.raw(self._begun(parts)))
             finally:
                 self._lock.free()
 
@@ -362,7 +400,7 @@ class SegmentStore:
 
     def lease(self, address: Address) -> bool:
         """Try to become the one that loads this key, among the handles of all processes."""
-        self._open_parts()
+        self._opened().parts
         with in_words("take a lease"):
             return self._leases.take(address.digest)
 
@@ -375,7 +413,7 @@ class SegmentStore:
 
     def sweep(self, budget_s: float) -> int:
         """Clear expired entries, at most one round, and give back files in which everything has expired."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         limit = self._clock.now() + budget_s
         went = 0
         with in_words("sweep"):
@@ -386,8 +424,8 @@ class SegmentStore:
                     break
         return went
 
-    def _sweep_step(self, parts: "_Parts") -> int:
-        eviction.breathe(0)
+    def _sweep_step(self, parts: Parts) -> int:
+        breathe(0)
         now = self._wall()
         seen = upkeep.expired(parts.index, self._sweep_at, now)
         went = 0
@@ -401,20 +439,22 @@ class SegmentStore:
         self._sweep_at += upkeep.SWEEP_STEP
         if self._sweep_at >= self._buckets:
             self._sweep_at = 0
-            self._drop_expired(parts, now)
+            self._end_round(parts, now)
         return went
 
-    def _drop_expired(self, parts: "_Parts", now: float) -> None:
+    def _end_round(self, parts: Parts, now: float) -> None:
+        """What a round of sweeping ends with: slots counted again if damage was met, and files given back."""
         if self._marks and self._lock.take():
             try:
-                state = self._begun(parts)
-                eviction.drop_expired(self._folder, parts.index, parts.segments, state, now)
+                state = self._recovered(parts) if self._recount else self._begun(parts)
+                self._recount = False
+                eviction.drop_expired(parts, state, now)
             finally:
                 self._lock.free()
 
     def stats(self) -> StoreStats:
         """The figures as the newest state has them, and the bytes of all files."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("count its files"):
             size_bytes = sum(self._folder.sizes().values())
         state = parts.index.newest() or State()
@@ -429,32 +469,20 @@ class SegmentStore:
 
     def check(self) -> list[str]:
         """Verify files, state, log, every slot and every record."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("check"):
             self._lock.wait()
             try:
                 state = self._begun(parts) if self._marks else parts.index.newest() or State()
-                return list(upkeep.faults(self._folder, parts.index, parts.segments, parts.log, state))
+                return list(upkeep.faults(parts, state))
             finally:
                 self._lock.free()
-
-
-_Book = TypeVar("_Book", State, Geometry)
 
 
 def _whole(book: _Book | None) -> _Book:
     if book is None:
         raise StoreError("disk store: its books were damaged while in use; close every process that uses it")
     return book
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What exists only while the store is open."""
-
-    index: Index
-    segments: Segments
-    log: Log
 
 
 _stores: "weakref.WeakSet[SegmentStore]" = weakref.WeakSet()

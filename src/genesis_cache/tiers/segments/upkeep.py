@@ -1,23 +1,25 @@
 """Keeping the books: recovery after a writer's death, removal of what expired, and the proof that all figures agree."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from genesis_cache.tiers.base import Found
 from genesis_cache.tiers.segments import layout
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.data import Segments
-from genesis_cache.tiers.segments.eviction import breathe
 from genesis_cache.tiers.segments.folder import Folder, is_segment, segment_name
 from genesis_cache.tiers.segments.index import Index, Slot
 from genesis_cache.tiers.segments.layout import FIRST_RECORD, RECORD, State
-from genesis_cache.tiers.segments.log import Log, parse_notices
+from genesis_cache.tiers.segments.log import Log, lines_of
+from genesis_cache.tiers.segments.parts import Parts
 from genesis_cache.tiers.segments.writing import point
 
 SWEEP_STEP = 64  # buckets looked at between two looks at the clock
 
 
-def recover(folder: Folder, index: Index, segments: Segments, state: State, now: float) -> None:
+def recover(parts: Parts, state: State, now: float) -> None:
     """Finish what a writer began and did not live to end: point its records' slots, drop slots that lead nowhere."""
+    folder, index, segments = parts.folder, parts.index, parts.segments
     for number in folder.segments():
         if number > state.head:
             segments.remove(number)
@@ -30,36 +32,41 @@ def recover(folder: Folder, index: Index, segments: Segments, state: State, now:
     for number in there - index.hinted():
         index.set_hint(number, 0, layout.NEVER)
     state.entries = 0
+    good = may_lie_at(index, there, state)
     for step, at in enumerate(index.buckets(), 1):
         breathe(step)
-        for slot in index.bucket(at):
-            if leads_somewhere(index, slot, there, state):
-                state.entries += 1
-            else:
-                index.clear(slot)
+        taken, bad = index.bad_slots(at, good)
+        for slot in bad:
+            index.clear(slot)
+        state.entries += taken - len(bad)
     state.pending_from = state.head_end
     index.write_state(state)
     index.set_dirty(False)
 
 
-def leads_somewhere(index: Index, slot: Slot, there: set[int], state: State) -> bool:
-    """Whether a slot points into a segment that exists, and there to where a record may be."""
-    number, offset, length, _, _ = slot.row
-    end = state.head_end if number == state.head else index.geometry.segment_bytes
-    return number in there and offset >= FIRST_RECORD and offset + RECORD.size + length <= end
+def may_lie_at(index: Index, there: set[int], state: State) -> Callable[[int, int, int], bool]:
+    """A test whether a record of some length can lie in a segment at an offset."""
+    ends = dict.fromkeys(there, index.geometry.segment_bytes)
+    if state.head in there:
+        ends[state.head] = state.head_end
+
+    def good(number: int, offset: int, length: int) -> bool:
+        return offset >= FIRST_RECORD and offset + RECORD.size + length <= ends.get(number, 0)
+
+    return good
 
 
-def expired(index: Index, start: int, now: float) -> list[Slot]:
-    """The slots of the next few buckets whose records have expired."""
-    return [slot for at in index.buckets(start, start + SWEEP_STEP) for slot in index.bucket(at) if slot.row[4] <= now]
+def expired(index: Index, start: int, now: float) -> list[int]:
+    """Where those of the next few buckets begin that hold something expired."""
+    return [at for at in index.buckets(start, start + SWEEP_STEP) if index.expired(at, now)]
 
 
-def clear_expired(index: Index, state: State, seen: list[Slot], now: float) -> int:
-    """Clear them under the lock, if they are still what they were; how many went."""
+def clear_expired(index: Index, state: State, buckets: list[int], now: float) -> int:
+    """Clear what has expired in these buckets, under the lock; how many went."""
     went = 0
-    for slot in seen:
-        if any(slot.number == other.number and other.row[4] <= now for other in index.bucket(slot.at)):
-            index.clear(slot)
+    for at in buckets:
+        for number in index.expired(at, now):
+            index.clear_at(at, number)
             went += 1
     state.entries -= went
     state.evicted_ttl += went
@@ -77,23 +84,24 @@ def living(index: Index, segments: Segments, now: float) -> Iterator[Found]:
                 yield Found(bytes(envelope), slot.used)
 
 
-def faults(folder: Folder, index: Index, segments: Segments, log: Log, state: State) -> Iterator[str]:
+def faults(parts: Parts, state: State) -> Iterator[str]:
     """A sentence for everything in the books that does not agree. Under the writer lock."""
-    yield from _file_faults(folder, index)
+    index, segments = parts.index, parts.segments
+    yield from _file_faults(parts.folder, index)
     if index.dirty:
         yield "a change was begun and not ended"
     if state.generation != index.words[layout.LIVE_GENERATION] or state.seq != index.words[layout.LIVE_SEQ]:
         yield "the live words do not say what the newest state says"
-    yield from _log_faults(log, state)
+    yield from _log_faults(parts.log, state)
     entries = 0
-    there = set(folder.segments())
+    good = may_lie_at(index, set(parts.folder.segments()), state)
     for at in index.buckets():
         slots = index.bucket(at)
         entries += len(slots)
         if len({slot.fingerprint for slot in slots}) != len(slots):
             yield f"the bucket at {at} has a fingerprint twice"
         for slot in slots:
-            fault = _slot_fault(index, segments, slot, there, state)
+            fault = _slot_fault(index, segments, slot, good)
             if fault:
                 yield f"slot {slot.number} of the bucket at {at}: {fault}"
     if entries != state.entries:
@@ -117,15 +125,15 @@ def _log_faults(log: Log, state: State) -> Iterator[str]:
     if not log.intact(state):
         yield "the log is not what was written"
         return
-    seqs = [notice.seq for notice in parse_notices(log.raw(state))]
+    seqs = [line.seq for line in lines_of(log.raw(state))]
     if any(later <= earlier for earlier, later in pairwise(seqs)):
         yield "the log's sequences do not grow"
     if seqs and seqs[-1] > state.seq:
         yield "the log is ahead of its state"
 
 
-def _slot_fault(index: Index, segments: Segments, slot: Slot, there: set[int], state: State) -> str | None:
-    if not leads_somewhere(index, slot, there, state):
+def _slot_fault(index: Index, segments: Segments, slot: Slot, good: Callable[[int, int, int], bool]) -> str | None:
+    if not good(*slot.row[:3]):
         return f"it points to {segment_name(slot.row[0])} at {slot.row[1]}, where no record can be"
     digest = segments.digest_at(slot.row)
     if digest is None:

@@ -7,57 +7,53 @@ the state leaves the store marked dirty, and the next one points the missing slo
 
 from collections.abc import Callable, Sequence
 
-from genesis_cache.tiers.base import Change, Drop, Kill, Kind, Notice, Put, Receipt, Remove
-from genesis_cache.tiers.segments.data import Segments, pack_record
+from genesis_cache.model.keys import Address
+from genesis_cache.tiers.base import Change, Drop, Kill, Notice, Put, Receipt, Remove
+from genesis_cache.tiers.segments.data import pack_record
 from genesis_cache.tiers.segments.eviction import make_room
-from genesis_cache.tiers.segments.folder import Folder
 from genesis_cache.tiers.segments.index import Index, Place, victim
 from genesis_cache.tiers.segments.layout import FIRST_RECORD, Row, State, record_bytes
-from genesis_cache.tiers.segments.log import Log, pack_notice
+from genesis_cache.tiers.segments.log import pack_key_notice, pack_notice
+from genesis_cache.tiers.segments.parts import Parts
 
 VersionOf = Callable[[bytes | memoryview], int | None]
 
 _DONE = Receipt()
 _REFUSED = Receipt(refused=True)
+_LOWEST = -(2**63)
 _LINE_BOUND = 128  # bytes of a log line beyond its names
 
 
 class Batch:
     """Plans changes in order and brings them into the store, in one step if head and log have room, else in several."""
 
-    def __init__(  # noqa: PLR0913  # the parts of one open store, which live and die together
-        self,
-        folder: Folder,
-        index: Index,
-        segments: Segments,
-        log: Log,
-        wall: Callable[[], float],
-        version_of: VersionOf,
-    ) -> None:
-        self.folder = folder
-        self.index = index
-        self.segments = segments
-        self.log = log
-        self.wall = wall
-        self.version_of = version_of
-        self.state = State()
+    def __init__(self, parts: Parts, wall: Callable[[], float], version_of: VersionOf, origin: int) -> None:
+        self.parts = parts
+        self._index = parts.index
+        self._wall = wall
+        self._version_of = version_of
+        self._origin = origin
+        self._largest = parts.index.geometry.largest
+        self._state = State()
+        self._room = self._log_room = 0
         self._records: list[bytes] = []
-        self._room = 0
         self._puts: dict[bytes, tuple[Place, Row, int, int | None]] = {}
         self._removes: list[Place] = []
         self._lines: list[bytes] = []
-        self._log_room = 0
         self._gone_at = 0.0
 
     def begin(self, state: State) -> None:
-        """Start from a state that was read under the lock."""
-        self.state = state
+        """Start from a state that was read under the lock; whatever an earlier batch could not finish is dropped."""
+        self._state = state
+        for plans in (self._records, self._puts, self._removes, self._lines):
+            plans.clear()
+        self._gone_at = 0.0
         self._measure()
 
     def _measure(self) -> None:
-        state = self.state
-        self._room = self.index.geometry.segment_bytes - state.head_end if state.head else 0
-        self._log_room = self.log.room(state)
+        state = self._state
+        self._room = self._index.geometry.segment_bytes - state.head_end if state.head else 0
+        self._log_room = self.parts.log.room(state)
 
     def fits(self, changes: Sequence[Change]) -> bool:
         """Whether it can be done without eviction or compaction."""
@@ -76,104 +72,111 @@ class Batch:
         if isinstance(change, Put):
             return self._put(change)
         if isinstance(change, Kill):
-            return Receipt(self._tell(change.notice))
-        place = self.index.place(change.address.digest)
+            return Receipt(self._tell_notice(change.notice))
+        place = self._index.place(change.address.digest)
         if isinstance(change, Remove):
-            return self._remove(change, place)
-        self._forget(change, place)
+            return self._remove(change.address, place)
+        self._forget(change.address, place)
         return _DONE
 
-    def _remove(self, change: Remove | Put, place: Place) -> Receipt:
-        self._forget(change, place)
-        seq = self._tell(_notice_of(change))
-        self.index.kill(place, seq)
-        return Receipt(seq)
+    def _remove(self, address: Address, place: Place) -> Receipt:
+        self._forget(address, place)
+        return Receipt(self._tell_key(address, place))
 
-    def _forget(self, change: Remove | Put | Drop, place: Place) -> None:
-        if change.address.digest in self._puts:
+    def _forget(self, address: Address, place: Place) -> None:
+        if address.digest in self._puts:
             self._flush()  # a put of this batch comes first, also where it is finished after a crash
         self._removes.append(place)
 
     def _put(self, put: Put) -> Receipt:
-        place = self.index.place(put.address.digest)
-        if self._outdated(put, place):
+        address = put.address
+        place = self._index.place(address.digest)
+        since = put.since
+        if since is not None and since < max(self._index.killed(place), self._state.oldest_fill):
             return _REFUSED
-        if len(put.envelope) > self.index.geometry.largest or not put.envelope:
+        if put.version is not None and self._stored_version(address.digest, place) > put.version:
+            return _REFUSED
+        size = len(put.envelope)
+        if not 0 < size <= self._largest:
             return self._too_large(put, place)
-        self._reserve(record_bytes(len(put.envelope)))
-        if put.since is not None:
-            self._store(put, place, put.since)
+        if record_bytes(size) > self._room:
+            self._reserve()
+        if since is not None:
+            self._store(put, place, since)
             return _DONE
-        seq = self._tell(_notice_of(put))
-        self.index.kill(place, seq)
+        seq = self._tell_key(address, place)
         self._store(put, place, seq)
         return Receipt(seq)
 
-    def _outdated(self, put: Put, place: Place) -> bool:
-        if put.since is not None and put.since < max(self.index.killed(place), self.state.oldest_fill):
-            return True
-        return put.version is not None and (self._stored_version(put.address.digest, place) or 0) > put.version
-
-    def _stored_version(self, digest: bytes, place: Place) -> int | None:
+    def _stored_version(self, digest: bytes, place: Place) -> int:
+        """The version of what is stored or about to be; below every version if there is none."""
         planned = self._puts.get(digest)
         if planned is not None:
-            return planned[3]
-        slot = self.index.find(place)
-        if slot is None or slot.row[4] <= self.wall():
-            return None
-        envelope = self.segments.envelope(digest, slot.row)
-        return None if envelope is None else self.version_of(envelope)
+            return _LOWEST if planned[3] is None else planned[3]
+        slot = self._index.find(place)
+        if slot is None or slot.row[4] <= self._wall():
+            return _LOWEST
+        envelope = self.parts.segments.envelope(digest, slot.row)
+        version = None if envelope is None else self._version_of(envelope)
+        return _LOWEST if version is None else version
 
     def _too_large(self, put: Put, place: Place) -> Receipt:
         """What no segment can take is evicted at once; the older value of its key goes too."""
-        self.state.evicted_size += 1
+        self._state.evicted_size += 1
         if put.since is None:
-            return self._remove(put, place)
-        self._forget(put, place)
+            return self._remove(put.address, place)
+        self._forget(put.address, place)
         return _DONE
 
-    def _tell(self, notice: Notice) -> int:
-        line = pack_notice(notice, self.state.seq + 1)
+    def _reserve(self) -> None:
+        """Make room, before a set is told to others: should that fail, nothing was said."""
+        self._flush()
+        make_room(self.parts, self._state, self._wall())
+        self._measure()
+
+    def _tell_key(self, address: Address, place: Place) -> int:
+        """Tell others that a key changed, and refuse fills of it that began before."""
+        seq = self._state.seq + 1
+        self._tell(pack_key_notice(address, seq, self._origin))
+        self._index.kill(place, seq)
+        return seq
+
+    def _tell_notice(self, notice: Notice) -> int:
+        seq = self._state.seq + 1
+        self._tell(pack_notice(notice, seq))
+        return seq
+
+    def _tell(self, line: bytes) -> None:
         if len(line) > self._log_room:
             self._flush()
-            if len(line) > self._log_room:
-                self.log.compact(self.state)
-                self._measure()
-                line = pack_notice(notice, self.state.seq + 1)
-        self.state.seq += 1
+            if self.parts.log.room(self._state) < len(line):
+                self.parts.log.compact(self._state)
+            self._measure()
+        self._state.seq += 1
         self._log_room -= len(line)
         self._lines.append(line)
-        return self.state.seq
-
-    def _reserve(self, size: int) -> None:
-        """Make room before a set is told to others: should that fail, nothing was said."""
-        if size > self._room:
-            self._flush()
-            make_room(self.folder, self.index, self.segments, self.state, self.wall())
-            self._measure()
 
     def _store(self, put: Put, place: Place, seq: int) -> None:
-        digest = put.address.digest
-        record, checksum = pack_record(digest, put.envelope, put.gone_at, seq, put.priority)
-        offset = self.index.geometry.segment_bytes - self._room
-        self._room -= len(record)
-        self._records.append(record)
-        row = (self.state.head, offset, len(put.envelope), checksum, put.gone_at)
-        self._puts.pop(digest, None)
-        self._puts[digest] = (place, row, put.priority, put.version)
+        checksum, pieces = pack_record(put, seq)
+        length = len(put.envelope)
+        offset = self._index.geometry.segment_bytes - self._room
+        self._room -= record_bytes(length)
+        self._records += pieces
+        row = (self._state.head, offset, length, checksum, put.gone_at)
+        self._puts[put.address.digest] = (place, row, put.priority, put.version)
         self._gone_at = max(self._gone_at, put.gone_at)
 
     # --- doing --------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        state, index = self.state, self.index
+        state, index = self._state, self._index
         if self._records:
             data = b"".join(self._records)
-            self.segments.write(state.head, data, state.head_end)
+            self.parts.segments.write(state.head, data, state.head_end)
             state.pending_from = state.head_end
             state.head_end += len(data)
         if self._lines:
-            self.log.append(state, b"".join(self._lines))
+            self.parts.log.append(state, b"".join(self._lines))
         slots_change = bool(self._puts or self._removes)
         if slots_change:
             index.set_dirty(True)
@@ -188,15 +191,15 @@ class Batch:
 
     def _clear_removed(self) -> None:
         for place in self._removes:
-            slot = self.index.find(place)
+            slot = self._index.find(place)
             if slot is not None:
-                self.index.clear(slot)
-                self.state.entries -= 1
+                self._index.clear(slot)
+                self._state.entries -= 1
         self._removes.clear()
 
     def _point(self) -> None:
-        state, index = self.state, self.index
-        now = self.wall()
+        state, index = self._state, self._index
+        now = self._wall()
         for place, row, priority, _ in self._puts.values():
             point(index, state, place, row, priority, now)
         if self._puts:
@@ -209,12 +212,8 @@ class Batch:
 
 def point(index: Index, state: State, place: Place, row: Row, priority: int, now: float) -> None:  # noqa: PLR0913
     """Make a slot say where a record lies; a full bucket gives up one of its slots."""
-    slot = index.find(place)
-    if slot is not None:
-        index.fill(place, slot.number, row, priority)
-        return
-    number = index.free_slot(place)
-    if number is None:
+    number, known = index.room(place)
+    if number < 0:
         loser = victim(index.bucket(place.bucket), now)
         index.clear(loser)
         number = loser.number
@@ -222,16 +221,14 @@ def point(index: Index, state: State, place: Place, row: Row, priority: int, now
         state.evicted_size += loser.row[4] > now
         state.entries -= 1
     index.fill(place, number, row, priority)
-    state.entries += 1
-
-
-def _notice_of(change: Put | Remove) -> Notice:
-    scope = change.address.scope
-    return Notice(Kind.KEY, scope.namespace, scope.owner, change.address.key)
+    state.entries += not known
 
 
 def _line_bound(change: Change) -> int:
+    if isinstance(change, Kill):
+        notice = change.notice
+        return _LINE_BOUND + 4 * (len(notice.name) + len(notice.namespace) + len(notice.owner or ""))
     if isinstance(change, Drop) or (isinstance(change, Put) and change.since is not None):
         return 0
-    notice = change.notice if isinstance(change, Kill) else _notice_of(change)
-    return _LINE_BOUND + 4 * (len(notice.name) + len(notice.namespace) + len(notice.owner or ""))
+    scope = change.address.scope
+    return _LINE_BOUND + 4 * (len(change.address.key) + len(scope.prefix))

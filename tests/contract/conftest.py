@@ -1,0 +1,187 @@
+"""The line-ups of tiers that every contract test runs over, and what is checked of them after each test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from genesis_cache import Cache
+from genesis_cache.model.settings import CacheSettings
+from genesis_cache.testing.clock import FakeClock
+
+LINEUPS = {
+    "memory": ("memory",),
+    "disk": ("disk",),
+    "memory+disk": ("memory", "disk"),
+    "memory+database": ("memory", "database"),
+    "memory+disk+database": ("memory", "disk", "database"),
+}
+HEAR_S = 0.02  # of a test's clock: more than a process waits before it looks at the log again
+
+
+class House:
+    """One folder, one clock, and the caches that a test opens there; closed and checked when the test is over."""
+
+    def __init__(self, tiers: tuple[str, ...], folder: Path) -> None:
+        self.tiers = tiers
+        self.folder = folder
+        self.clock = FakeClock()
+        self.opened: list[Cache] = []
+
+    @property
+    def near(self) -> bool:
+        """Whether memory is among the tiers."""
+        return "memory" in self.tiers
+
+    @property
+    def far(self) -> bool:
+        """Whether a tier outlives the process."""
+        return self.tiers != ("memory",)
+
+    def urls(self) -> list[str]:
+        """The line-up as `Cache.from_url` takes it."""
+        places = {
+            "memory": "memory://",
+            "disk": f"disk://{self.folder}/disk",
+            "database": f"sqlite:///{self.folder}/cache.db",
+        }
+        return [places[tier] for tier in self.tiers]
+
+    def settings(self, **overrides: object) -> CacheSettings:
+        """Settings of the line-up, small enough for a test."""
+        given = {"l1_cache_size_mb": 20, "l2_cache_size_mb": 20, "l3_cache_size_mb": 20, **overrides}
+        return CacheSettings().with_urls(*self.urls()).with_overrides(**given)
+
+    def cache(self, **overrides: object) -> Cache:
+        """A cache of the line-up on the house's clock, not opened yet."""
+        cache = Cache(self.settings(**overrides), clock=self.clock)
+        self.opened.append(cache)
+        return cache
+
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time pass for every cache of the house."""
+        self.clock.advance(seconds)
+
+    def forget_near(self, cache: Cache) -> None:
+        """Empty a cache's memory, as evictions would."""
+        memory = cache._engine.core.memory
+        if memory is not None:
+            memory.flush("size")
+
+    async def close(self) -> None:
+        """Close what is open, and have every store verify its books first."""
+        for cache in self.opened:
+            await close_checked(cache)
+
+
+def faults_of(cache: Cache) -> list[str]:
+    """What the stores and the tables of a cache say is wrong with them."""
+    core = cache._engine.core
+    faults = [] if core.memory is None else core.memory.check()
+    for lane in core.lanes:
+        faults += lane.tier.check()
+    faults += [f"{space.name!r} still has flights of {list(space.flights)}" for space in core.spaces.values() if space.flights]
+    faults += [f"{space.name!r} counts {space.gate.running} loads" for space in core.spaces.values() if space.gate.running]
+    if core.fills._active:
+        faults.append(f"{core.fills._active} fills were begun and not ended")
+    if core.loads_abandoned:
+        faults.append(f"{core.loads_abandoned} loads count as abandoned")
+    return faults
+
+
+async def close_checked(cache: Cache) -> None:
+    """Close a cache after its books were found sound."""
+    core = cache._engine.core
+    if not core.closed and core.opened:
+        for _ in range(200):
+            if not cache._engine.background._tasks:
+                break
+            await asyncio.sleep(0.002)
+        faults = faults_of(cache)
+        await cache.close()
+        assert faults == []
+    else:
+        await cache.close()
+
+
+@pytest.fixture(params=list(LINEUPS))
+def tiers(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """One line-up after the other."""
+    return LINEUPS[request.param]
+
+
+@pytest_asyncio.fixture
+async def house(tiers: tuple[str, ...], tmp_path: Path) -> AsyncIterator[House]:
+    """A place for caches of the line-up."""
+    house = House(tiers, tmp_path)
+    yield house
+    await house.close()
+
+
+@pytest_asyncio.fixture
+async def cache(house: House) -> Cache:
+    """An open cache of the line-up."""
+    cache = house.cache()
+    await cache.open()
+    return cache
+
+
+class Gated:
+    """A loader that tells when it has begun, and goes on only when it is let."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+        self.calls = 0
+
+    async def __call__(self) -> object:
+        self.calls += 1
+        value = self.value
+        self.begun.set()
+        await self.go.wait()
+        return value
+
+
+@pytest.fixture
+def gated() -> Callable[[object], Gated]:
+    """Makes loaders with a gate."""
+    return Gated
+
+
+class Counting:
+    """A loader that counts its calls and returns a new value each time."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def __call__(self) -> str:
+        self.calls += 1
+        return f"load {self.calls}"
+
+
+@pytest.fixture
+def counting() -> Counting:
+    """A loader that counts its calls."""
+    return Counting()
+
+
+async def settled(condition: Callable[[], object | Awaitable[object]], seconds: float = 2.0) -> None:
+    """Wait until something that goes on behind has come about."""
+    end = asyncio.get_running_loop().time() + seconds
+    while True:
+        found = condition()
+        if isinstance(found, Awaitable):
+            found = await found
+        if found:
+            return
+        assert asyncio.get_running_loop().time() < end, "it never came about"
+        await asyncio.sleep(0.001)
+
+
+@pytest.fixture(name="settled")
+def settled_fixture() -> Callable[..., Awaitable[None]]:
+    """Waits for what goes on behind."""
+    return settled
