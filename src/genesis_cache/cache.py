@@ -95,7 +95,7 @@ class Cache:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    # -- reading ------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     async def get(self, key: str, default: Any = None, *, allow_stale: bool = False) -> Any:
         """The fresh value, or the default. With ``allow_stale``, also a value past its ttl that a stale option keeps."""
@@ -138,7 +138,7 @@ class Cache:
         plan, cache = self._plan(options)
         return await self._engine.bulk.get_or_set_many(cache._view, _keys(keys), load_of(loader), plan)  # noqa: SLF001
 
-    # -- writing ------------------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------------------------
 
     async def set(self, key: str, value: Any, **options: Any) -> Outcome:
         """Store a value in every tier; SerializationError, and nothing stored, if no far tier could give it back."""
@@ -193,7 +193,7 @@ class Cache:
         await self._ready()
         return await self._engine.writing.kill(cache._view, Kind.CLEAR, [""])  # noqa: SLF001
 
-    # -- views --------------------------------------------------------------------------------------------------------
+    # -- views -------------------------------------------------------------------------------------------------------
 
     def namespace(self, name: str, *, max_loads: int | None = None, **defaults: Any) -> Cache:
         """A view with its own keys, defaults and figures in the same tiers; names nest with ``/``."""
@@ -223,7 +223,7 @@ class Cache:
             self._blocking = BlockingCache(self, self._engine, self._view)
         return self._blocking
 
-    # -- insight ------------------------------------------------------------------------------------------------------
+    # -- insight -----------------------------------------------------------------------------------------------------
 
     async def explain(self, key: str) -> Explanation:
         """Which tiers hold a key, in what state, and why a read of it hits or misses."""
@@ -243,7 +243,7 @@ class Cache:
         await self._ready()
         return await optimize(self._engine, dry_run=dry_run)
 
-    # -- within -------------------------------------------------------------------------------------------------------
+    # -- within ------------------------------------------------------------------------------------------------------
 
     def _plan(self, options: dict[str, Any]) -> tuple[Plan, Cache]:
         """The plan of a call, and the view it is for: another owner's where the options name one."""

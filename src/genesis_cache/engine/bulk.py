@@ -78,7 +78,7 @@ class Bulk:
             flights = self._join_or_lead(view, missing, load, plan)
             lost = False
             for key, flight in flights.items():
-                outcome = await self._reading.wait(view, flight, plan.hard_timeout)
+                outcome = await self._reading.leading.wait(view, flight, plan.hard_timeout)
                 if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, outcome, joined):
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:
@@ -102,7 +102,7 @@ class Bulk:
             else:
                 view.space.meter.coalesced += 1
         if mine:
-            self._reading.launch(self._fly(view, mine, load, plan), mine.values())
+            self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values())
         return flights
 
     async def _fly(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
@@ -126,7 +126,7 @@ class Bulk:
         seq = self._reading.position()
         try:
             call = Load(partial(load.call, list(mine)), load.is_async, takes_context=False)
-            loaded = await self._reading.run_load(view, call, next(iter(mine.values())))
+            loaded = await self._reading.leading.run_load(view, call, next(iter(mine.values())))
             if not isinstance(loaded.value, Mapping):
                 msg = f"a loader of many keys must return a mapping of key to value, got {type(loaded.value).__name__}"
                 raise TypeError(msg)
@@ -135,7 +135,7 @@ class Bulk:
 
             async def keep(address: Address) -> None:
                 one = Loaded(values[address.key], share, None)
-                entry = await self._reading.keep(view, address, plan, one, None, token, since, seq)
+                entry = await self._reading.leading.keep(view, address, plan, one, None, token, since, seq)
                 mine[address.key].land(entry)
 
             await asyncio.gather(*(keep(view.address(key)) for key in mine if key in values))

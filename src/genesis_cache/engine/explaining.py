@@ -1,4 +1,4 @@
-"""Explaining: where a key is, what state it is in, and why a read of it would miss. Changes nothing, promotes nothing."""
+"""Explaining: where a key is, what state it is in, and why a read of it would miss. Changes and promotes nothing."""
 
 from collections.abc import Awaitable
 from typing import Final
@@ -109,7 +109,7 @@ class Explaining:
         sentence = {
             FRESH: f"fresh in {' and '.join(names)}: a read is a hit",
             STALE: f"past its ttl in {' and '.join(names)}: served only where a stale value is allowed",
-            INVALIDATED: "still held, but a delete, tag, pattern or clear came after its value was made: a read is a miss",
+            INVALIDATED: "still held, but a delete, tag, pattern or clear came after it was made: a read is a miss",
             ABSENT: "no tier holds it: it was never stored, has expired, was deleted or was evicted",
         }[verdict]
         return "; ".join([sentence, *down])

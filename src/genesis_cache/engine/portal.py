@@ -1,4 +1,4 @@
-"""The portal: an event loop in a thread, for callers that have none. Every blocking call of a cache goes through one."""
+"""The portal: an event loop in a thread, for callers that have none. Every blocking call of a cache goes there."""
 
 import asyncio
 import atexit
@@ -61,7 +61,9 @@ class Portal:
         loop.close()
 
     def stop(self) -> None:
-        """End the loop and its thread; the next `run` starts another."""
+        """End the loop and its thread; the next `run` starts another. Nothing happens when called on that thread."""
+        if threading.current_thread() is self._thread:
+            return
         loop, thread = self._loop, self._thread
         self._loop = self._thread = None
         if loop is not None and thread is not None and thread.is_alive():

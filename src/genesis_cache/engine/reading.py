@@ -6,20 +6,17 @@ join or lead the flight of the key; wait for it as long as the caller may; serve
 """
 
 import asyncio
-import contextvars
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any
-
-import msgspec
 
 from genesis_cache.engine.background import Background
-from genesis_cache.engine.core import Core, Lane, MapKey, View
+from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.flight import Flight, Lost
 from genesis_cache.engine.hearing import NEVER, Hearing
-from genesis_cache.engine.loading import Load, Loaded, Loader
+from genesis_cache.engine.leading import Job, Leading
+from genesis_cache.engine.loading import Load
 from genesis_cache.engine.storing import Storing
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
@@ -41,22 +38,6 @@ class Slow(Enum):
 
 
 SLOW = Slow.SLOW
-LEASE_POLL_FIRST_S = 0.001
-LEASE_POLL_MOST_S = 0.05
-
-
-class Job(msgspec.Struct, gc=False):
-    """One key to be loaded: where it belongs, by whom, with which plan, and the old value there is."""
-
-    view: View
-    key: MapKey
-    address: Address
-    load: Load
-    plan: Plan
-    stale: Entry | None
-    background: bool = False
-    force: bool = False
-    """Load even if another process has brought a fresh value meanwhile."""
 
 
 class Reading:
@@ -67,13 +48,11 @@ class Reading:
         self._hearing = hearing
         self._writing = writing
         self._background = background
-        self._loader = Loader(core.settings.cache_load_deadline, core.settings.cache_max_loads)
-        self._storing = Storing(core, writing)
-        self.keep = self._storing.keep
+        self.leading = Leading(core, Storing(core, writing), background, self.further)
         self.position = writing.position
         self.opener: Callable[[], Awaitable[None]] | None = None
 
-    # -- 1. look near -------------------------------------------------------------------------------------------------
+    # -- 1. look near ------------------------------------------------------------------------------------------------
 
     def near(self, view: View, key: str) -> tuple[Entry | None, Verdict]:
         """What memory holds and what it is good for; an entry that nothing can serve is dropped on the way."""
@@ -115,7 +94,7 @@ class Reading:
         entry, verdict = self.near(view, key)
         return self.serve(view, key, entry) if entry is not None and verdict in SERVED else default
 
-    # -- get ------------------------------------------------------------------------------------------------------------
+    # -- get ---------------------------------------------------------------------------------------------------------
 
     async def get(self, view: View, key: str, default: object, *, allow_stale: bool) -> object:
         """The fresh value from the nearest tier that has one; a stale one only where asked for; else the default."""
@@ -151,7 +130,7 @@ class Reading:
         if core.events.wants("miss"):
             core.events.emit("miss", key=key, namespace=view.space.name)
 
-    # -- 2. look further, tier by tier ----------------------------------------------------------------------------------
+    # -- 2. look further, tier by tier -------------------------------------------------------------------------------
 
     def further_now(self, view: View, address: Address) -> Record | None | Slow:
         """The first fresh value below memory, promoted, if all tiers on the way answer at once; else `SLOW`."""
@@ -242,7 +221,7 @@ class Reading:
             return None
         return record if core.clock.wall() < record.gone_at else None
 
-    # -- get_or_set -----------------------------------------------------------------------------------------------------
+    # -- get_or_set --------------------------------------------------------------------------------------------------
 
     async def get_or_set(self, view: View, key: str, load: Load, plan: Plan) -> object:
         """The value, loaded at most once however many callers want it at this moment."""
@@ -261,7 +240,7 @@ class Reading:
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
-            outcome = await self.wait(view, flight, self._patience(plan, stale))
+            outcome = await self.leading.wait(view, flight, self._patience(plan, stale))
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry):
                 if not self.killed_since(view, key, outcome, joined):
@@ -302,15 +281,15 @@ class Reading:
             flight = view.space.flights.get(view.map_key(key))
             if flight is None:
                 address = view.address(key)
-                flight = self._lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
-            outcome = await self.wait(view, flight, plan.hard_timeout)
+                flight = self.leading.lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
+            outcome = await self.leading.wait(view, flight, plan.hard_timeout)
             if isinstance(outcome, Entry):
                 if not self.killed_since(view, key, outcome, joined):
                     return own_value(outcome)
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, None, plan)
 
-    # -- 3. what may be served at once --------------------------------------------------------------------------------
+    # -- 3. what may be served at once -------------------------------------------------------------------------------
 
     def _serves_now(self, view: View, key: str, entry: Entry, verdict: Verdict, load: Load, plan: Plan) -> bool:
         """Whether an entry past its best is the answer: refreshed behind, or held while a failing load rests."""
@@ -338,9 +317,9 @@ class Reading:
 
     def _refresh(self, view: View, key: str, load: Load, plan: Plan, old: Entry) -> None:
         if view.map_key(key) not in view.space.flights:
-            self._lead(Job(view, view.map_key(key), view.address(key), load, plan, old, background=True))
+            self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, old, background=True))
 
-    # -- 4. join or lead the flight -----------------------------------------------------------------------------------
+    # -- 4. join or lead the flight ----------------------------------------------------------------------------------
 
     def _join_or_lead(self, view: View, key: str, load: Load, plan: Plan, stale: Entry | None) -> Flight:
         map_key = view.map_key(key)
@@ -349,117 +328,9 @@ class Reading:
             view.space.meter.coalesced += 1
             return flight
         self.missed(view, key)
-        return self._lead(Job(view, map_key, view.address(key), load, plan, stale))
+        return self.leading.lead(Job(view, map_key, view.address(key), load, plan, stale))
 
-    def _lead(self, job: Job) -> Flight:
-        core = self._core
-        flight = Flight(self.position(), core.clock.now())
-        leading = job.view.space.flights.setdefault(job.key, flight)
-        if leading is flight:
-            self.launch(self._fly(flight, job), (flight,), clean=job.background)
-        return leading
-
-    def launch(self, flying: Coroutine[Any, Any, None], flights: Iterable[Flight], *, clean: bool = False) -> None:
-        """Run a load in a task of its own; ``clean``: not in the context of the caller that happened to start it."""
-        task = asyncio.get_running_loop().create_task(flying, context=contextvars.Context() if clean else None)
-        for flight in flights:
-            flight.task = task
-        self._background.remember(task)
-
-    async def _fly(self, flight: Flight, job: Job) -> None:
-        """The load's own task: whatever ends it, those who wait are told, and the key is free again."""
-        try:
-            outcome = await self._bring(flight, job)
-        except asyncio.CancelledError:
-            flight.land(Lost.TASK)
-            raise
-        except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
-            self._rest(job, error)
-            flight.land(error)
-        else:
-            flight.land(outcome)
-        finally:
-            if flight.abandoned:
-                self._core.loads_abandoned -= 1
-            if job.view.space.flights.get(job.key) is flight:
-                del job.view.space.flights[job.key]
-
-    async def _bring(self, flight: Flight, job: Job) -> Entry:
-        """5. Become the one process that loads, look again, 6. load, 7. store."""
-        core = self._core
-        found = await self._lease(job)
-        if found is not None:
-            return found
-        token = core.fills.begin()
-        since = [lane.seq() for lane in core.lanes]
-        seq = self.position()
-        try:
-            loaded = await self.run_load(job.view, job.load, flight, job.stale)
-            return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
-        finally:
-            core.fills.end()
-            if core.authority is not None:
-                core.authority.tier.release(job.address)
-
-    async def run_load(self, view: View, load: Load, flight: Flight, stale: Entry | None = None) -> Loaded:
-        """Call the loader when the namespace has a place for it."""
-        await view.space.gate.enter()
-        flight.placed = True
-        try:
-            return await self._storing.load(self._loader, view, load, stale)
-        finally:
-            self._leave(view, flight)
-
-    # -- 5. one process loads -------------------------------------------------------------------------------------------
-
-    async def _lease(self, job: Job) -> Entry | None:
-        """None once this process holds the key's lease; or the value, if another process brought it meanwhile."""
-        core = self._core
-        if core.authority is None:
-            return None
-        pause, waited = LEASE_POLL_FIRST_S, False
-        give_up = core.clock.now() + core.settings.cache_load_deadline
-        while not core.authority.tier.lease(job.address) and core.clock.now() < give_up:
-            waited = True
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, LEASE_POLL_MOST_S)
-        if job.force or (not waited and job.stale is not None):
-            return None
-        entry, verdict = await self.further(job.view, job.address)
-        if entry is None or verdict is not Verdict.FRESH:
-            return None
-        core.authority.tier.release(job.address)
-        return entry
-
-    # -- 6. how long a caller waits, and what it gets if that was not enough ------------------------------------------
-
-    async def wait(self, view: View, flight: Flight, patience_s: float | None) -> BaseException | Entry | Lost:
-        """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed."""
-        try:
-            outcome = await flight.wait(patience_s)
-        except asyncio.CancelledError:
-            self._left(view, flight)
-            raise
-        if outcome is Lost.WAIT:
-            self._left(view, flight)
-        return outcome
-
-    def _left(self, view: View, flight: Flight) -> None:
-        """The last caller of a load may be gone: it goes on, but gives its place to others, if not too many do."""
-        core = self._core
-        if flight.waiting or flight.outcome is not None or flight.abandoned:
-            return
-        flight.abandoned = True
-        core.loads_abandoned += 1
-        self._leave(view, flight)
-        if core.loads_abandoned > core.settings.cache_max_abandoned_loads and flight.task is not None:
-            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
-
-    @staticmethod
-    def _leave(view: View, flight: Flight) -> None:
-        if flight.placed:
-            flight.placed = False
-            view.space.gate.leave()
+    # -- 6. how long a caller waits, and what it gets if that was not enough -----------------------------------------
 
     @staticmethod
     def _patience(plan: Plan, stale: Entry | None) -> float | None:
@@ -493,23 +364,13 @@ class Reading:
     def _stale_end(stale: Entry) -> float:
         return 0.0 if stale.extra is None else max(stale.extra.swr_until, stale.extra.sie_until)
 
-    def _rest(self, job: Job, error: Exception) -> None:
-        """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
-        self._core.log.load_failed(job.address.key, error)
-        if job.stale is not None and job.stale.extra is not None:
-            job.stale.extra.retry_at = self._core.clock.now() + job.plan.retry_after
-
     async def open(self) -> None:
         """Open the cache at its first use; CacheClosed if it was closed."""
         if self.opener is not None:
             await self.opener()
 
-    def close(self) -> None:
-        """Let go of the loaders' threads."""
-        self._loader.close()
-
     def forget(self) -> None:
         """In a forked child: no load of the parent is under way here."""
-        self._loader.forget()
+        self.leading.forget()
         for space in self._core.spaces.values():
             space.flights.clear()

@@ -20,6 +20,7 @@ class Storing:
     def __init__(self, core: Core, writing: Writing) -> None:
         self._core = core
         self._writing = writing
+        self.position = writing.position
 
     async def load(self, loader: Loader, view: View, load: Load, stale: Entry | None) -> Loaded:
         """Run the loader; counted and timed whatever comes of it."""

@@ -39,7 +39,7 @@ class Writing:
         self._background = background
         self._victims: list[Entry] = []
 
-    # -- values ---------------------------------------------------------------------------------------------------
+    # -- values ------------------------------------------------------------------------------------------------------
 
     def set_many(self, view: View, items: Iterable[tuple[str, object]], plan: Plan) -> Coroutine[Any, Any, Outcome]:
         """Store values by the plan. Nothing is stored anywhere if one of the keys or values cannot be."""
@@ -214,7 +214,7 @@ class Writing:
             self._after_puts()
         return entry
 
-    # -- invalidations ----------------------------------------------------------------------------------------------
+    # -- invalidations -----------------------------------------------------------------------------------------------
 
     async def delete(self, view: View, keys: Sequence[str]) -> Outcome:
         """Forget keys in every tier and make every load of them that has begun worthless."""
@@ -246,7 +246,7 @@ class Writing:
         return outcome
 
     async def _kill(self, notices: Sequence[Notice]) -> Outcome:
-        core, authority = self._core, self._core.authority
+        authority = self._core.authority
         if authority is None:
             self._apply_here(notices, ())
             return DONE
@@ -270,7 +270,7 @@ class Writing:
             for name in names:
                 self._core.events.emit("invalidate", scope=scope, name=name)
 
-    # -- the far tiers ------------------------------------------------------------------------------------------------
+    # -- the far tiers -----------------------------------------------------------------------------------------------
 
     def position(self) -> int:
         """The log's sequence that a value made from now on carries."""
@@ -307,7 +307,7 @@ class Writing:
         )
 
     async def _commit_lane(self, lane: Lane, batch: Sequence[Change]) -> list[Receipt] | None:
-        """One tier's receipts, or None: then the changes are owed. A cancelled caller leaves the outcome unknown: owed."""
+        """One tier's receipts, or None: then the changes are owed, as they are when the caller is cancelled."""
         try:
             receipts = None if lane.owed else await lane.tier.commit(batch)
         except asyncio.CancelledError:
