@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from genesis_cache.model.entry import Entry
 from genesis_cache.policies.eviction.base import Directory, digest_of
-from genesis_cache.policies.eviction.ghosts import LOST, REJECTED, Ghosts, NoGhosts
+from genesis_cache.policies.eviction.ghosts import GhostList, NoGhosts
 from genesis_cache.policies.eviction.queue import TAGS, Queue
 from genesis_cache.policies.eviction.sketch import Sketch
 
@@ -31,7 +31,8 @@ class TinyLfuPolicy:
         self._queues = [Queue(directory, tag, by_weight=by_weight) for tag in range(3)]
         self._window, self._probation, self._protected = self._queues
         self._sketch = Sketch()
-        self._ghosts: Ghosts = NoGhosts()
+        self._rejected: GhostList = NoGhosts()  # keys that were not admitted from the window
+        self._lost: GhostList = NoGhosts()  # keys that were evicted from the main part
         self._share = WINDOW_SHARE
         self.size = 0
 
@@ -40,9 +41,14 @@ class TinyLfuPolicy:
         entry.mark = False
         digest = hash(entry.key) ^ entry.space
         self._sketch.add(digest)
-        ghost = self._ghosts.take(digest)
         window = self._window
-        (self._place(ghost) if ghost else window).push(entry)
+        if self._rejected.take(digest):
+            self._widen()
+            self._probation.push(entry)
+        else:
+            if self._lost.take(digest):
+                self._narrow()
+            window.push(entry)
         size = entry.weight if self._by_weight else 1
         self.size += size
         if window.size > self._share * self.size + size:
@@ -71,7 +77,7 @@ class TinyLfuPolicy:
             candidate = window.take_unmarked() or self._unmarked(window)
             victim = self._victim()
             if victim is None or not self._beats(candidate, victim):
-                self._ghosts.add(hash(candidate.key) ^ candidate.space, REJECTED)
+                self._rejected.add(hash(candidate.key) ^ candidate.space)
                 self.size -= candidate.weight if self._by_weight else 1
                 return candidate
             probation.push(candidate)
@@ -80,7 +86,7 @@ class TinyLfuPolicy:
             if victim is None:
                 raise IndexError("no entry is left to evict")
         probation.skip(victim)
-        self._ghosts.add(hash(victim.key) ^ victim.space, LOST)
+        self._lost.add(hash(victim.key) ^ victim.space)
         self.size -= victim.weight if self._by_weight else 1
         return victim
 
@@ -101,10 +107,11 @@ class TinyLfuPolicy:
             faults.append(f"a policy's size is {self.size}, but its queues make {held}")
         return faults
 
-    def _place(self, ghost: int) -> Queue:
-        """Where an entry begins that was here before."""
-        del ghost
-        return self._window
+    def _widen(self) -> None:
+        """A key has returned that the window had lost."""
+
+    def _narrow(self) -> None:
+        """A key has returned that the main part had lost."""
 
     def _shrink_window(self, slack: int) -> None:
         """Put the window's oldest on probation while it is above its share by more than what has just come in."""
