@@ -42,8 +42,8 @@ def reach_of(namespace: str, owner: str | None) -> Reach:
 class Floors:
     """What is dead, as far as this process has heard.
 
-    ``epoch`` is a new object each time something moved. ``seq`` is the highest sequence heard, which a load reads before
-    it begins. ``top`` is the highest floor there is, so that what is not below it lives. ``heard_until`` is the
+    ``epoch`` is a new object each time something moved. ``seq`` is the highest sequence heard, which a load reads
+    before it begins. ``top`` is the highest floor there is, so that what is not below it lives. ``heard_until`` is the
     monotonic second until which all this may be taken as up to date.
     """
 
