@@ -24,6 +24,7 @@ from genesis_cache.tiers.segments.store import SegmentStore
 MAX_BYTES = 256 * 1024
 NEVER = float("inf")
 KEYS = 60
+SOURCE = Path(__file__).parents[2] / "src"
 CALLS = {
     "openat": ("EMFILE", "EACCES", "EIO"),
     "pwrite64": ("EIO", "ENOSPC"),
@@ -122,7 +123,11 @@ def child_main(folder: Path) -> int:
 def case(folder: Path, call: str, error: str, when: int) -> tuple[int, str]:
     """One child with one failing call: how many errors it met, and what went wrong."""
     child = subprocess.Popen(  # noqa: S603  # ourselves
-        [sys.executable, __file__, "--child", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, "--child", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
     )
     assert child.stdin is not None
     assert child.stdout is not None
@@ -182,5 +187,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONPATH", str(Path(__file__).parents[2] / "src"))
     sys.exit(main())
