@@ -67,7 +67,7 @@ class WriterLock:
         try:
             while not _flock_now(self._fd):
                 if time.monotonic() > limit:
-                    raise StoreError(_LOCKED)
+                    raise StoreError(_LOCKED)  # noqa: TRY301  # the clause below is for everything that may come
                 time.sleep(nap)
                 nap = min(nap * 2, _LONGEST_NAP_S)
         except BaseException:
