@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from genesis_cache.tiers.segments.store import SegmentStore
-
 from genesis_cache.model.clock import Clock
 from genesis_cache.testing.store_words import version_of
 from genesis_cache.testing.stores import StoreContract
 from genesis_cache.tiers.base import Store
+from genesis_cache.tiers.segments.store import SegmentStore
 
 
 class TestSegments(StoreContract):

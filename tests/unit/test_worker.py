@@ -43,7 +43,7 @@ def test_it_starts_again_after_a_stop() -> None:
 def test_a_job_that_raises_ends_only_itself() -> None:
     """The next job runs although the one before it failed."""
     worker = Worker("unit-worker")
-    worker.post(lambda: [][1])
+    worker.post(lambda: {}["nothing"])
     for thread in threading.enumerate():
         if thread.name == "unit-worker":
             thread.join(10)
