@@ -68,9 +68,13 @@ class Sketch:
         at = candidate & self._mask
         segment = at >> _SEGMENT_BITS
         at &= _SEGMENT - 1
+        uses = self._counts[segment][at]
         if self._prints[segment][at] != candidate >> _PRINT_SHIFT & 255:
             return False
-        return self._counts[segment][at] > self.count(victim)
+        at = victim & self._mask
+        segment = at >> _SEGMENT_BITS
+        at &= _SEGMENT - 1
+        return uses > self._counts[segment][at] or self._prints[segment][at] != victim >> _PRINT_SHIFT & 255
 
     def grow(self, entries: int) -> None:
         """Make room for so many entries; what was counted stays."""
