@@ -4,12 +4,13 @@ The shadow lists of W. Megiddo, D. Modha, "ARC: a self-tuning, low overhead repl
 of tables with an age in each slot, in which old ghosts are written over.
 """
 
+from mmap import mmap
+
 REJECTED, LOST = 0, 1
 """The two lists: what was not admitted, and what was evicted after it had been."""
 
 _SLOTS_PER_GHOST = 2
-_SEGMENT_BITS = 12
-_SEGMENT = 1 << _SEGMENT_BITS  # slots of 8 bytes that are allocated at a time
+_MAPPED = 1 << 14  # slots of 8 bytes from which a list is mapped: untouched pages cost neither time nor memory
 _LEAST_SLOTS = 8
 _CLOCK_MASK = 0xFFFFFFFF
 _PRINT_MASK = 0xFFFFFFFF00000000
@@ -24,32 +25,22 @@ class Ghosts:
         self._clocks = [0, 0]
         self._size = 1
         self._mask = _LEAST_SLOTS - 1
-        self._lists = [[_slots(_LEAST_SLOTS)], [_slots(_LEAST_SLOTS)]]
+        self._lists = [_slots(_LEAST_SLOTS), _slots(_LEAST_SLOTS)]
 
     def add(self, digest: int, which: int) -> None:
         """Remember a key in a list."""
         clock = self._clocks[which] = self._clocks[which] + 1
-        at = digest & self._mask
-        segment = self._lists[which][at >> _SEGMENT_BITS]
-        if not segment:
-            segment = self._lists[which][at >> _SEGMENT_BITS] = _slots(_SEGMENT)
-        segment[at & _SEGMENT - 1] = digest & _PRINT_MASK | clock & _CLOCK_MASK
+        self._lists[which][digest & self._mask] = digest & _PRINT_MASK | clock & _CLOCK_MASK
 
     def take(self, digest: int) -> int | None:
         """Which list remembers the key, which is then forgotten; None for neither."""
         at = digest & self._mask
-        number = at >> _SEGMENT_BITS
-        at &= _SEGMENT - 1
         rejected, lost = self._lists
-        if (segment := rejected[number]) and not (segment[at] ^ digest) & _PRINT_MASK:
-            which = REJECTED
-        elif (segment := lost[number]) and not (segment[at] ^ digest) & _PRINT_MASK:
-            which = LOST
-        else:
-            return None
-        age = (self._clocks[which] - segment[at]) & _CLOCK_MASK
-        segment[at] = 0
-        return which if age < self._size else None
+        if not (rejected[at] ^ digest) & _PRINT_MASK:
+            return self._taken(at, REJECTED)
+        if not (lost[at] ^ digest) & _PRINT_MASK:
+            return self._taken(at, LOST)
+        return None
 
     def grow(self, size: int) -> None:
         """Let each list remember so many keys; lists for which there is no room are begun anew."""
@@ -58,7 +49,13 @@ class Ghosts:
         if wanted > self._mask + 1:
             slots = 1 << (wanted - 1).bit_length()
             self._mask = slots - 1
-            self._lists = [_segments(slots), _segments(slots)]
+            self._lists = [_slots(slots), _slots(slots)]
+
+    def _taken(self, at: int, which: int) -> int | None:
+        slots = self._lists[which]
+        age = (self._clocks[which] - slots[at]) & _CLOCK_MASK
+        slots[at] = 0
+        return which if age < self._size else None
 
 
 class NoGhosts(Ghosts):
@@ -76,12 +73,5 @@ class NoGhosts(Ghosts):
         """Stay empty."""
 
 
-def _segments(slots: int) -> "list[memoryview[int]]":
-    """Those of a list: empty ones, which are allocated when they are written to, or a single small one."""
-    if slots <= _SEGMENT:
-        return [_slots(slots)]
-    return [_slots(0)] * (slots >> _SEGMENT_BITS)
-
-
 def _slots(number: int) -> "memoryview[int]":
-    return memoryview(bytearray(8 * number)).cast("Q")
+    return memoryview(mmap(-1, 8 * number) if number >= _MAPPED else bytearray(8 * number)).cast("Q")
