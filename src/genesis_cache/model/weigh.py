@@ -34,7 +34,7 @@ _FLAT = frozenset({
     str, bytes, bytearray, int, float, complex, range, array, decimal.Decimal, datetime.datetime, datetime.date,
     datetime.time, datetime.timedelta,
 })  # fmt: skip
-_FIXED = {type(None): 0, bool: 0, int: 28, float: 24}  # bytes
+_FIXED = {type(None): 0, bool: 0, float: 24}  # bytes
 _SHARED = (type, FunctionType, BuiltinFunctionType, ModuleType, Enum)
 _SEQUENCES = (list, tuple, deque)
 _COLLECTIONS = (set, frozenset)
