@@ -1,4 +1,4 @@
-"""Whatever is done to a memory tier, its limits hold, its books are right, and it never tells a value that is not current."""
+"""Whatever is done to a memory tier, its limits hold, its books are right, and what it tells is current."""
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -37,7 +37,9 @@ class Memory(RuleBasedStateMachine):
         return (entry.space & ~1, entry.key)
 
     @rule(key=KEYS, space=st.integers(0, 1), weight=st.integers(1, 20), priority=PRIORITIES, until=st.integers(0, 9))
-    def put(self, key: str | tuple[str, str], space: int, weight: int, priority: CachePriority | None, until: int) -> None:
+    def put(
+        self, key: str | tuple[str, str], space: int, weight: int, priority: CachePriority | None, until: int
+    ) -> None:
         """Add or replace; what was evicted is told and was there, or is the entry itself for a reason."""
         extra = None if priority is None else Extra(priority=priority)
         number = self.spaces[space]
