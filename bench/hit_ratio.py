@@ -18,7 +18,6 @@ from statistics import mean
 sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "src"), str(Path(__file__).resolve().parent)]
 
 from caffeine_like import CaffeineLike
-
 from genesis_cache.policies.eviction.registry import POLICIES
 from genesis_cache.simulator.replay import OPT, replay
 from genesis_cache.simulator.trace import Trace, read_trace
@@ -127,8 +126,8 @@ def main() -> None:
     options = parser.parse_args()
     chosen = players(options.only)
     cells: dict[str, list[float]] = {name: [] for name in chosen}
-    print("| trace | sizes |", " | ".join(chosen), "|")  # noqa: T201 - the table is the product
-    print("|---|---|" + "---:|" * len(chosen))  # noqa: T201
+    print("| trace | sizes |", " | ".join(chosen), "|")
+    print("|---|---|" + "---:|" * len(chosen))
     gaps: dict[str, list[tuple[float, str]]] = {name: [] for name in chosen}
     for trace in traces(options.traces, options.trace):
         sizes = capacities(trace)
@@ -138,12 +137,12 @@ def main() -> None:
             if "LRU" in row:
                 gaps[name].append((mean(ratios) - mean(row["LRU"]), trace.name))
         shown = [" / ".join(f"{ratio:.1f}" for ratio in ratios) for ratios in row.values()]
-        print(f"| {trace.name} | {' / '.join(map(str, sizes))} |", " | ".join(shown), "|", flush=True)  # noqa: T201
+        print(f"| {trace.name} | {' / '.join(map(str, sizes))} |", " | ".join(shown), "|", flush=True)
     means = [f"{mean(ratios):.2f}" for ratios in cells.values()]
-    print("| **mean of all cells** | |", " | ".join(means), "|")  # noqa: T201
+    print("| **mean of all cells** | |", " | ".join(means), "|")
     if "LRU" in chosen:
         worst = [f"{min(gap)[0]:+.1f} ({min(gap)[1].split('.')[0]})" for gap in gaps.values()]
-        print("| **worst trace against LRU** | |", " | ".join(worst), "|")  # noqa: T201
+        print("| **worst trace against LRU** | |", " | ".join(worst), "|")
 
 
 if __name__ == "__main__":

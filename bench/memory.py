@@ -125,14 +125,14 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
-        print(json.dumps(measure(options.case, options.entries)))  # noqa: T201 - read by the process that started this
+        print(json.dumps(measure(options.case, options.entries)))
         return
-    print("| cache | bytes an entry | gc pause added, ms | longest put growing, ms | longest put evicting, ms |")  # noqa: T201
-    print("|---|---:|---:|---:|---:|")  # noqa: T201
+    print("| cache | bytes an entry | gc pause added, ms | longest put growing, ms | longest put evicting, ms |")
+    print("|---|---:|---:|---:|---:|")
     for name in [*(f"{OURS} {policy}" for policy in POLICIES), *PEERS, "dict"]:
         if not options.only or any(part in name for part in options.only):
             row = measured(name, options.entries)
-            print(  # noqa: T201
+            print(
                 f"| {name} | {row['bytes']:.0f} | {row['pause_ms']:.1f} | {row['grow_ms']:.2f} | {row['evict_ms']:.2f} |",
                 flush=True,
             )

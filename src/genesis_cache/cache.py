@@ -98,7 +98,7 @@ class Cache:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def get(self, key: str, default: Any = None, *, allow_stale: bool = False) -> Any:
-        """The fresh value, or the default. With ``allow_stale``, also a value past its ttl that a stale option keeps."""
+        """The fresh value, or the default; with ``allow_stale`` also one past its ttl that a stale option keeps."""
         try:
             entry = self._lookup(key)
         except TypeError:
@@ -161,7 +161,7 @@ class Cache:
         return await self._engine.writing.delete(self._view, checked)
 
     async def expire(self, *keys: str) -> Outcome:
-        """Make keys stale at once; they still serve where ``stale_if_error`` or ``stale_while_revalidate`` allows it."""
+        """Make keys stale at once; they still serve where ``stale_if_error`` or ``stale_while_revalidate`` says."""
         checked = _keys(keys)
         await self._ready()
         return await self._engine.rewriting.expire(self._view, checked)

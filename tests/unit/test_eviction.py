@@ -100,7 +100,7 @@ def test_tinylfu_keeps_the_more_frequent(policy: str) -> None:
 
 def bursts(keys: int, uses: int, gap: float) -> list[str]:
     """Keys that are each asked for a few times within a while, and never again."""
-    chance = random.Random(4)  # noqa: S311 - requests, not secrets
+    chance = random.Random(4)
     asked = []
     for number in range(keys):
         at = float(number * uses)
@@ -138,7 +138,7 @@ def test_a_scan_does_not_flush_the_hot_set(policy: str) -> None:
 def zipf(seed: int, requests: int, keys: int) -> list[str]:
     """Requests with a popularity as one over rank."""
     weights = [1 / rank for rank in range(1, keys + 1)]
-    numbers = random.Random(seed).choices(range(keys), weights, k=requests)  # noqa: S311 - requests, not secrets
+    numbers = random.Random(seed).choices(range(keys), weights, k=requests)
     return [f"k{number}" for number in numbers]
 
 

@@ -57,13 +57,13 @@ def text_key(key: object) -> str:
     Tables tell owned entries from others by the key's type, so nothing but plain text may reach them as a key.
     """
     key_bytes(key)
-    return key if type(key) is str else str.__str__(key)  # type: ignore[arg-type]  # key_bytes() refused all but str
+    return key if type(key) is str else str.__str__(key)
 
 
 def tag_name(tag: object) -> str:
     """A tag that was checked, as plain text of 1 to 1,024 bytes of UTF-8."""
     _name_bytes(tag, "tag", MAX_TAG_BYTES)
-    return tag if type(tag) is str else str.__str__(tag)  # type: ignore[arg-type]  # _name_bytes() refused all but str
+    return tag if type(tag) is str else str.__str__(tag)
 
 
 def _name_bytes(name: object, what: str, limit: int = MAX_NAME_BYTES) -> bytes:

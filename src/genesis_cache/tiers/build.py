@@ -45,7 +45,7 @@ def split_tiers(tiers: Sequence[MemoryTier | Tier]) -> Built:
     """The same for tiers that the caller made; SettingsError for none, or for two of memory."""
     near = [n for n, tier in enumerate(tiers) if isinstance(tier, MemoryTier)]
     if not tiers or len(near) > 1:
-        msg = f"tiers must name at least one tier and at most one of memory, got {len(tiers)} with {len(near)} of memory"
+        msg = f"tiers must name at least one tier and at most one of memory, got {len(tiers)} with {len(near)} such"
         raise SettingsError(msg)
     memory = tiers[near[0]] if near else None
     far = [tier for tier in tiers if not isinstance(tier, MemoryTier)]
@@ -67,7 +67,7 @@ def disk_tier(path: Path, max_bytes: int, clock: Clock) -> Tier:
 
 def _database_tier(url: str, max_bytes: int, clock: Clock) -> Tier:
     if not url.startswith("sqlite:"):
-        msg = "a PostgreSQL database tier is not in this version: use sqlite:///path, or leave database out of CACHE_TIERS"
+        msg = "a PostgreSQL tier is not in this version: use sqlite:///path, or leave database out of CACHE_TIERS"
         raise SettingsError(msg)
     try:
         store = SqliteStore(Path(sqlite_path(url)), max_bytes, clock, evict="size")

@@ -66,7 +66,8 @@ class Statements:
         )
         self.keep_books = of(
             "UPDATE cache_books SET epoch = ?, start = ?, seq = ?, log_start = ?, entries = ?, size = ?,"
-            " evicted_size = ?, evicted_ttl = ?, evicted_damaged = ?, damaged = ?, rebuilt = ?, cleared = ?, checksum = ?"
+            " evicted_size = ?, evicted_ttl = ?, evicted_damaged = ?, damaged = ?, rebuilt = ?, cleared = ?,"
+            " checksum = ?"
         )
         self.known = of("SELECT id, size, version, changed FROM cache_entries WHERE id IN ")
         self.kills = of("SELECT slot, seq FROM cache_kills WHERE slot IN ")

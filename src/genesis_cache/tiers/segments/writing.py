@@ -210,7 +210,7 @@ class Batch:
         state.pending_from = state.head_end
 
 
-def point(index: Index, state: State, place: Place, row: Row, priority: int, now: float) -> None:  # noqa: PLR0913
+def point(index: Index, state: State, place: Place, row: Row, priority: int, now: float) -> None:
     """Make a slot say where a record lies; a full bucket gives up one of its slots."""
     number, known = index.room(place)
     if number < 0:
