@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from genesis_cache.engine.engine import Engine
     from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
 
+
 class BlockingCache:
     """The verbs of `Cache` as plain calls; meaning, options and errors are the same."""
 

@@ -67,7 +67,7 @@ class Cache:
 
     def _other(self, view: View) -> Cache:
         cache = object.__new__(Cache)
-        cache._bind(self._engine, view)  # noqa: SLF001  # another view of the same kind
+        cache._bind(self._engine, view)  # another view of the same kind
         return cache
 
     @classmethod
@@ -95,7 +95,7 @@ class Cache:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    # -- reading ------------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     async def get(self, key: str, default: Any = None, *, allow_stale: bool = False) -> Any:
         """The fresh value, or the default. With ``allow_stale``, also a value past its ttl that a stale option keeps."""
@@ -111,7 +111,9 @@ class Cache:
                     entry.mark = True
                 self._meter.near_hits += 1
                 return entry.value
-        return await self._reading.get(self._view, key if type(key) is str else _text(key), default, allow_stale=allow_stale)
+        return await self._reading.get(
+            self._view, key if type(key) is str else _text(key), default, allow_stale=allow_stale
+        )
 
     def peek(self, key: str, default: Any = None) -> Any:
         """The fresh value if the nearest tier holds it, or the default; never waits."""
@@ -119,7 +121,7 @@ class Cache:
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The fresh values of those keys that have one."""
-        return await self._reading.get_many(self._view, _keys(keys))
+        return await self._engine.bulk.get_many(self._view, _keys(keys))
 
     async def get_or_set(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
         """The value; loaded at most once for all who ask for it at the same time, and stored in every tier.
@@ -136,7 +138,7 @@ class Cache:
         plan, cache = self._plan(options)
         return await self._engine.bulk.get_or_set_many(cache._view, _keys(keys), load_of(loader), plan)  # noqa: SLF001
 
-    # -- writing ------------------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------------------------
 
     async def set(self, key: str, value: Any, **options: Any) -> Outcome:
         """Store a value in every tier; SerializationError, and nothing stored, if no far tier could give it back."""
@@ -191,7 +193,7 @@ class Cache:
         await self._ready()
         return await self._engine.writing.kill(cache._view, Kind.CLEAR, [""])  # noqa: SLF001
 
-    # -- views --------------------------------------------------------------------------------------------------------
+    # -- views -------------------------------------------------------------------------------------------------------
 
     def namespace(self, name: str, *, max_loads: int | None = None, **defaults: Any) -> Cache:
         """A view with its own keys, defaults and figures in the same tiers; names nest with ``/``."""
@@ -221,7 +223,7 @@ class Cache:
             self._blocking = BlockingCache(self, self._engine, self._view)
         return self._blocking
 
-    # -- insight ------------------------------------------------------------------------------------------------------
+    # -- insight -----------------------------------------------------------------------------------------------------
 
     async def explain(self, key: str) -> Explanation:
         """Which tiers hold a key, in what state, and why a read of it hits or misses."""
@@ -241,7 +243,7 @@ class Cache:
         await self._ready()
         return await optimize(self._engine, dry_run=dry_run)
 
-    # -- within -------------------------------------------------------------------------------------------------------
+    # -- within ------------------------------------------------------------------------------------------------------
 
     def _plan(self, options: dict[str, Any]) -> tuple[Plan, Cache]:
         """The plan of a call, and the view it is for: another owner's where the options name one."""

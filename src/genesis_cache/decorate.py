@@ -152,7 +152,11 @@ class _Wrapping:
         )
         core = self.engine.core
         names = self.names | {"_lookup": self.view.lookup, "_floors": core.floors, "_clock": core.clock.now}
-        names |= {"_meter": self.view.space.meter, "_miss": self._miss if self.is_async else self._miss_blocking, "_known": self.known.get}
+        names |= {
+            "_meter": self.view.space.meter,
+            "_miss": self._miss if self.is_async else self._miss_blocking,
+            "_known": self.known.get,
+        }
         names["_make_key"] = self._make_key if self.key_function is None else self.key_function
         exec(compile(source, f"<cached {self.function.__qualname__}>", "exec"), names)  # noqa: S102  # made of parsed names only
         wrapper = names["_wrapper"]

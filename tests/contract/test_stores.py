@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from genesis_cache.model.clock import Clock
-from genesis_cache.testing.stores import StoreContract, version_of
+from genesis_cache.testing.stores import StoreContract
 from genesis_cache.tiers.base import Store
 from genesis_cache.tiers.sqlite import SqliteStore
 

@@ -2,10 +2,10 @@
 
 import ast
 import inspect
-from importlib.metadata import version
+import tomllib
 from types import ModuleType
 
-from tests.shape.source import modules
+from tests.shape.source import ROOT, modules
 
 import genesis_cache
 
@@ -74,5 +74,6 @@ def test_every_public_class_and_function_is_documented() -> None:
 
 
 def test_the_version_is_the_packages() -> None:
-    """``__version__`` and the installed metadata agree."""
-    assert genesis_cache.__version__ == version("genesis-cache")
+    """``__version__`` and the package's metadata agree."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert genesis_cache.__version__ == project["version"]

@@ -1,5 +1,7 @@
 """NumPy arrays and scalars as raw bytes with dtype, shape and order; numpy itself is imported only to build one."""
 
+# ruff: noqa: ANN401  # numpy is optional, so no type of it can be named here
+
 import importlib
 import sys
 from math import prod
@@ -17,8 +19,6 @@ _MAX_DIMENSIONS = 64
 _NUMBERS = frozenset("biufc")
 _names: dict[tuple[type, str], bytes] = {}
 _dtypes: dict[bytes, Any] = {}
-
-# Any below: numpy is optional, so no type of it can be named here.
 
 
 def is_array(value: object) -> bool:

@@ -8,7 +8,7 @@ _LABEL_LENGTH = 60
 _PATH_LENGTH = 240
 
 
-class Refusal(Exception):  # noqa: N818  # it never leaves this room: the caller sees a SerializationError
+class Refusal(Exception):
     """Raised where a part cannot be stored; every container on the way out adds its step to the path."""
 
     def __init__(self, reason: str) -> None:

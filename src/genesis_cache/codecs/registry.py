@@ -9,9 +9,10 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-from genesis_cache.codecs.shapes import Shape, name_of, shape_of
+from genesis_cache.codecs.shapes import Shape, name_of, plain_annotations, shape_of
 from genesis_cache.model.errors import SerializationError
 
+_MAX_CLASSES = 10_000  # beyond, the one met first is forgotten: a program that makes classes without end must not leak
 _MAX_LEARNED = 4096  # annotations remembered as walked; beyond, they are forgotten and walked again
 
 
@@ -71,11 +72,17 @@ class Registry:
         with self._lock:
             older = self._by_name.get(name)
             if older is not None:
-                self._by_class.pop(older.cls, None)
-                self._by_token.pop(older.token, None)
+                self._forget(older)
+            elif len(self._by_name) >= _MAX_CLASSES:
+                self._forget(next(iter(self._by_name.values())))
             self._by_name[name] = shape
             self._by_token[shape.token] = shape
             self._by_class[shape.cls] = shape
+
+    def _forget(self, shape: Shape) -> None:
+        self._by_name.pop(name_of(shape.cls), None)
+        self._by_class.pop(shape.cls, None)
+        self._by_token.pop(shape.token, None)
 
 
 # One for the process, because the rule is "what this process registered, annotated or stored", whichever cache did it.
@@ -105,9 +112,9 @@ def _classes_in(annotation: object) -> Iterator[type]:
 
 
 def _field_types(cls: type) -> list[Any]:
-    if cls.__module__ in {"builtins", "typing", "collections.abc"} or not hasattr(cls, "__annotations__"):
+    if cls.__module__ in {"builtins", "typing", "collections.abc"}:
         return []
     try:
         return list(typing.get_type_hints(cls, include_extras=True).values())
     except Exception:  # noqa: BLE001  # a forward reference to what is not there may fail in any way; use what is known
-        return list(cls.__annotations__.values())
+        return list(plain_annotations(cls).values())

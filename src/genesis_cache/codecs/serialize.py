@@ -5,6 +5,8 @@ every type in it. Anything else is lowered first: each part that msgpack does no
 that part's own msgpack.
 """
 
+# ruff: noqa: ANN401  # a cache stores values of any type
+
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -171,7 +173,11 @@ class Writer:
             if arrays.is_scalar(value):
                 return Ext(_ND_SCALAR, arrays.pack_scalar(value))
             shape = self._registry.shape_for(kind) or _refuse_kind(kind)
-        return self._once(value, depth, partial(Writer.instance, shape=shape))
+        parts = shape.parts(value)
+        if depth < MAX_DEPTH and not self._careful and _SCALARS.issuperset(map(type, parts)):
+            self._nodes += len(parts)
+            return Ext(_INSTANCE, shape.token + _encode(parts))
+        return self._once(value, depth, partial(Writer.instance, shape=shape, parts=parts))
 
     def _scalar(self, value: object) -> object:
         if type(value) is int and not _INT_MIN <= value <= _INT_MAX:
@@ -269,9 +275,9 @@ class Writer:
         """A deque after its longest length."""
         return self.ext(_DEQUE, [value.maxlen, *self.items(value, depth + 1)])
 
-    def instance(self, value: object, depth: int, shape: Shape) -> Ext:
+    def instance(self, _: object, depth: int, shape: Shape, parts: list[object]) -> Ext:
         """An instance of a class: the class's token, then its parts."""
-        return self.ext(_INSTANCE, self.items(shape.parts(value), depth + 1, shape.step), shape.token)
+        return self.ext(_INSTANCE, self.items(parts, depth + 1, shape.step), shape.token)
 
 
 Lower = Callable[[Writer, Any, int], object]

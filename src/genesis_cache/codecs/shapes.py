@@ -4,8 +4,11 @@ A shape's ``token`` stands for the class in stored bytes: a digest of its module
 that another class, or this one with other fields, is never taken for it.
 """
 
+# ruff: noqa: ANN401  # each shape takes instances of its own class, known only by looking
+
 import dataclasses
 import functools
+import inspect
 import re
 import types
 import typing
@@ -117,7 +120,7 @@ class NamedTupleShape:
     def __init__(self, cls: Any) -> None:
         self.cls: Any = cls
         self._fields: tuple[str, ...] = tuple(cls._fields)
-        hints = vars(cls).get("__annotations__", {})
+        hints = plain_annotations(cls)
         self.token = _token("namedtuple", cls, ((name, described(hints.get(name))) for name in self._fields))
 
     def parts(self, value: tuple[object, ...]) -> list[object]:
@@ -305,6 +308,14 @@ def described(annotation: object) -> str:
     if isinstance(annotation, typing.ForwardRef):
         return annotation.__forward_arg__
     return _ADDRESS.sub("", repr(annotation))
+
+
+def plain_annotations(cls: type) -> dict[str, Any]:
+    """A class's own annotations as they were written; none where Python cannot tell them."""
+    try:
+        return inspect.get_annotations(cls)
+    except NameError:  # Python 3.14 evaluates them only now
+        return {}
 
 
 def _member(name: str, value: object) -> tuple[str, str]:

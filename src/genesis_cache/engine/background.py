@@ -67,7 +67,7 @@ class Background:
         self._scheduled.discard(job)
         await job()
 
-    # -- debts ------------------------------------------------------------------------------------------------------
+    # -- debts -------------------------------------------------------------------------------------------------------
 
     def pay_later(self) -> None:
         """Tell the far tiers what they are owed, again and again until all is paid."""
@@ -77,12 +77,12 @@ class Background:
 
     async def _pay(self) -> None:
         try:
-            while self.payer is not None and not self._core.closed and not await self.payer():
+            while self.payer is not None and not self._core.closed and not await self.payer():  # noqa: ASYNC110  # tries
                 await asyncio.sleep(RETRY_S)
         finally:
             self._paying = False
 
-    # -- clean-up -----------------------------------------------------------------------------------------------------
+    # -- clean-up ----------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Wake the clean-up every ``CACHE_CLEANUP_INTERVAL`` on this loop."""

@@ -1,6 +1,7 @@
 """Many keys at once: one load for all that are missing, in which each key is still a flight that others may join."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -8,29 +9,76 @@ from typing import Any
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
 from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.loading import Load, Loaded
-from genesis_cache.engine.reading import Reading
+from genesis_cache.engine.reading import SERVED, Reading
 from genesis_cache.model.entry import Entry
-from genesis_cache.model.keys import Address, address_of
+from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
+from genesis_cache.policies.freshness import remaining
 
 
 class Bulk:
-    """`get_or_set_many`: the read path for many keys with one loader call."""
+    """`Cache.get_many` and `Cache.get_or_set_many`: the read path, a batch a tier and one call of the loader."""
 
-    def __init__(self, core: Core, reading: Reading) -> None:
+    def __init__(self, core: Core, hearing: Hearing, reading: Reading) -> None:
         self._core = core
+        self._hearing = hearing
         self._reading = reading
+
+    async def get_many(self, view: View, keys: Sequence[str]) -> dict[str, object]:
+        """The fresh values of those keys that have one: memory first, then one batch a tier for all that is missing."""
+        if not self._core.opened:
+            await self._reading.open()
+        found: dict[str, object] = {}
+        missing: list[Address] = []
+        for key in dict.fromkeys(keys):
+            entry, verdict = self._reading.near(view, key)
+            if entry is not None and verdict in SERVED:
+                found[key] = self._reading.serve(view, key, entry)
+            else:
+                missing.append(view.address(key))
+        if missing:
+            found |= await self._further_many(view, missing)
+            for address in missing:
+                if address.key not in found:
+                    self._reading.missed(view, address.key)
+        return found
+
+    async def _further_many(self, view: View, missing: Sequence[Address]) -> dict[str, object]:
+        core = self._core
+        if core.memory is not None:
+            core.near_meter.misses += len(missing)
+        found: dict[str, object] = {}
+        self._hearing.listen()
+        token = core.fills.begin()
+        try:
+            for lane in core.lanes:
+                wanted = [address for address in missing if address.key not in found]
+                if not wanted or lane.owed:
+                    continue
+                started = time.perf_counter()
+                answers = await lane.tier.get_many(wanted)
+                for address, answer in zip(wanted, answers, strict=True):
+                    record = self._reading.accept(view, lane, answer, address)
+                    if record is not None and remaining(record, core.clock.wall()) > 0:
+                        found[address.key] = own_value(self._reading.promoted(view, record, token, lane)[0])
+                    else:
+                        lane.meter.misses += 1
+                lane.meter.latency.add((time.perf_counter() - started) / len(wanted))
+        finally:
+            core.fills.end()
+        return found
 
     async def get_or_set_many(self, view: View, keys: Sequence[str], load: Load, plan: Plan) -> dict[str, object]:
         """The values of all keys that exist or that the loader brings, in the order asked."""
-        found = await self._reading.get_many(view, keys)
+        found = await self.get_many(view, keys)
         while missing := [key for key in dict.fromkeys(keys) if key not in found]:
             joined = self._reading.position()
             flights = self._join_or_lead(view, missing, load, plan)
             lost = False
             for key, flight in flights.items():
-                outcome = await self._reading.wait(view, flight, plan.hard_timeout)
+                outcome = await self._reading.leading.wait(view, flight, plan.hard_timeout)
                 if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, outcome, joined):
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:
@@ -54,7 +102,7 @@ class Bulk:
             else:
                 view.space.meter.coalesced += 1
         if mine:
-            self._reading.launch(self._fly(view, mine, load, plan), mine.values())
+            self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values())
         return flights
 
     async def _fly(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
@@ -78,7 +126,7 @@ class Bulk:
         seq = self._reading.position()
         try:
             call = Load(partial(load.call, list(mine)), load.is_async, takes_context=False)
-            loaded = await self._reading.run_load(view, call, next(iter(mine.values())))
+            loaded = await self._reading.leading.run_load(view, call, next(iter(mine.values())))
             if not isinstance(loaded.value, Mapping):
                 msg = f"a loader of many keys must return a mapping of key to value, got {type(loaded.value).__name__}"
                 raise TypeError(msg)
@@ -87,10 +135,10 @@ class Bulk:
 
             async def keep(address: Address) -> None:
                 one = Loaded(values[address.key], share, None)
-                entry = await self._reading.keep(view, address, plan, one, None, token, since, seq)
+                entry = await self._reading.leading.keep(view, address, plan, one, None, token, since, seq)
                 mine[address.key].land(entry)
 
-            await asyncio.gather(*(keep(address_of(view.scope, key)) for key in mine if key in values))
+            await asyncio.gather(*(keep(view.address(key)) for key in mine if key in values))
         finally:
             core.fills.end()
 

@@ -17,7 +17,7 @@ from genesis_cache.model.entry import Entry
 from genesis_cache.model.errors import CacheClosed
 from genesis_cache.model.events import EventHub
 from genesis_cache.model.keys import Address, Scope, address_of, scope_of
-from genesis_cache.model.meter import LayerMeter, Latency, SpaceMeter
+from genesis_cache.model.meter import Latency, LayerMeter, SpaceMeter
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.settings import TIERS, CacheSettings
 from genesis_cache.tiers.base import Buffer, Change, Kill, Remove, Tier
@@ -43,7 +43,7 @@ class Lane:
         self.reads = 0
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
-        self.get: Callable[[Address], Buffer | None | Awaitable[Buffer | None]] = tier.get
+        self.get: Callable[[Address], Buffer | Awaitable[Buffer | None] | None] = tier.get
         """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
     @property

@@ -1,4 +1,4 @@
-"""The engine: one per cache, shared by all its views, loops and threads. Wires the roads; opens, closes, survives a fork."""
+"""The engine: one per cache, shared by views, loops and threads. Wires the roads; opens, closes, survives a fork."""
 
 import asyncio
 import contextlib
@@ -37,7 +37,7 @@ class Engine:
         self.hearing = Hearing(self.core)
         self.writing = Writing(self.core, self.hearing, self.background)
         self.reading = Reading(self.core, self.hearing, self.writing, self.background)
-        self.bulk = Bulk(self.core, self.reading)
+        self.bulk = Bulk(self.core, self.hearing, self.reading)
         self.rewriting = Rewriting(self.core, self.hearing, self.reading, self.writing)
         self.portal = Portal()
         self.explaining = Explaining(self.core, self.hearing)
@@ -100,7 +100,8 @@ class Engine:
         await self.background.drain()
         self.core.closed, self.core.opened = True, False
         self.core.floors.heard_until = NEVER
-        self.reading.close()
+        self.reading.leading.close()
+        self.portal.stop()
         for lane in self.core.lanes:
             await lane.tier.close()
         if self.core.memory is not None:

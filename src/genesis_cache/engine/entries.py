@@ -23,7 +23,7 @@ def lifetime(plan: Plan, value: object, *, loaded: bool) -> float | None:
     return ttl
 
 
-def make_record(  # noqa: PLR0913, PLR0917  # the parts of a record that its plan does not know
+def make_record(  # the parts of a record that its plan does not know
     address: Address, value: object, plan: Plan, ttl: float | None, wall: float, seq: int, epoch: int, cost: float = 0.0
 ) -> Record:
     """What the far tiers store of a value."""

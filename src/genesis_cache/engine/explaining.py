@@ -1,4 +1,4 @@
-"""Explaining: where a key is, what state it is in, and why a read of it would miss. Changes nothing, promotes nothing."""
+"""Explaining: where a key is, what state it is in, and why a read of it would miss. Changes and promotes nothing."""
 
 from collections.abc import Awaitable
 from typing import Final
@@ -51,7 +51,9 @@ class Explaining:
         if entry is None:
             return ABSENT, TierView(layer=label, tier="memory", present=False)
         killer = core.floors.killer(view.reach, key, tags_of(entry), entry.seq)
-        state: Verdict = INVALIDATED if killer else FRESH if now < entry.until else ABSENT if gone(entry, now) else STALE
+        state: Verdict = (
+            INVALIDATED if killer else FRESH if now < entry.until else ABSENT if gone(entry, now) else STALE
+        )
         extra = entry.extra
         return state, TierView(
             layer=label,
@@ -101,11 +103,13 @@ class Explaining:
 
     def _reason(self, verdict: Verdict, views: list[TierView], states: list[Verdict]) -> str:
         names = [f"{view.layer} ({view.tier})" for view, state in zip(views, states, strict=True) if state == verdict]
-        down = [f"{lane.label} ({lane.tier.kind}) is down: {lane.tier.down}" for lane in self._core.lanes if lane.tier.down]
+        down = [
+            f"{lane.label} ({lane.tier.kind}) is down: {lane.tier.down}" for lane in self._core.lanes if lane.tier.down
+        ]
         sentence = {
             FRESH: f"fresh in {' and '.join(names)}: a read is a hit",
             STALE: f"past its ttl in {' and '.join(names)}: served only where a stale value is allowed",
-            INVALIDATED: "still held, but a delete, tag, pattern or clear came after its value was made: a read is a miss",
+            INVALIDATED: "still held, but a delete, tag, pattern or clear came after it was made: a read is a miss",
             ABSENT: "no tier holds it: it was never stored, has expired, was deleted or was evicted",
         }[verdict]
         return "; ".join([sentence, *down])

@@ -63,7 +63,7 @@ class Hearing:
         core.floors.seq = max(core.floors.seq, self._heard.seq)
 
     def start_over(self) -> None:
-        """Believe only what the log says: what this process ordered by itself while the log was away has no place in it."""
+        """Believe only what the log says: what this process ordered by itself while it was away has no place in it."""
         authority = self._core.authority
         position = None if authority is None else authority.tier.position()
         if authority is not None and position is not None:

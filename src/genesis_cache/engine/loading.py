@@ -35,7 +35,7 @@ class LoadContext:
         self.skipped = False
         self.unchanged = False
         self.failure: str | None = None
-        self._ttl: float | None | object = MISSING
+        self._ttl: float | object | None = MISSING
 
     @property
     def ttl(self) -> object:

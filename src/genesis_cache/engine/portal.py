@@ -1,4 +1,4 @@
-"""The portal: an event loop in a thread, for callers that have none. Every blocking call of a cache goes through one."""
+"""The portal: an event loop in a thread, for callers that have none. Every blocking call of a cache goes there."""
 
 import asyncio
 import atexit
@@ -44,7 +44,9 @@ class Portal:
         with self._lock:
             if self._loop is None or self._thread is None or not self._thread.is_alive():
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="genesis-cache", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._serve, args=(self._loop,), name="genesis-cache", daemon=True
+                )
                 self._thread.start()
             return self._loop
 
@@ -59,7 +61,9 @@ class Portal:
         loop.close()
 
     def stop(self) -> None:
-        """End the loop and its thread; the next `run` starts another."""
+        """End the loop and its thread; the next `run` starts another. Nothing happens when called on that thread."""
+        if threading.current_thread() is self._thread:
+            return
         loop, thread = self._loop, self._thread
         self._loop = self._thread = None
         if loop is not None and thread is not None and thread.is_alive():
@@ -76,5 +80,3 @@ class Portal:
 def _stop_all() -> None:
     for portal in list(_portals):
         portal.stop()
-
-

@@ -6,26 +6,22 @@ join or lead the flight of the key; wait for it as long as the caller may; serve
 """
 
 import asyncio
-import contextvars
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from enum import Enum
-from typing import Any
-
-import msgspec
 
 from genesis_cache.engine.background import Background
-from genesis_cache.engine.core import Core, Lane, MapKey, View
+from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.flight import Flight, Lost
 from genesis_cache.engine.hearing import NEVER, Hearing
-from genesis_cache.engine.loading import Load, Loaded, Loader
+from genesis_cache.engine.leading import Job, Leading
+from genesis_cache.engine.loading import Load
 from genesis_cache.engine.storing import Storing
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import LoaderTimeout
 from genesis_cache.model.keys import Address
-from genesis_cache.model.missing import MISSING
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
@@ -42,22 +38,6 @@ class Slow(Enum):
 
 
 SLOW = Slow.SLOW
-LEASE_POLL_FIRST_S = 0.001
-LEASE_POLL_MOST_S = 0.05
-
-
-class Job(msgspec.Struct, gc=False):
-    """One key to be loaded: where it belongs, by whom, with which plan, and the old value there is."""
-
-    view: View
-    key: MapKey
-    address: Address
-    load: Load
-    plan: Plan
-    stale: Entry | None
-    background: bool = False
-    force: bool = False
-    """Load even if another process has brought a fresh value meanwhile."""
 
 
 class Reading:
@@ -68,13 +48,11 @@ class Reading:
         self._hearing = hearing
         self._writing = writing
         self._background = background
-        self._loader = Loader(core.settings.cache_load_deadline, core.settings.cache_max_loads)
-        self._storing = Storing(core, writing)
-        self.keep = self._storing.keep
+        self.leading = Leading(core, Storing(core, writing), background, self.further)
         self.position = writing.position
         self.opener: Callable[[], Awaitable[None]] | None = None
 
-    # -- 1. look near -------------------------------------------------------------------------------------------------
+    # -- 1. look near ------------------------------------------------------------------------------------------------
 
     def near(self, view: View, key: str) -> tuple[Entry | None, Verdict]:
         """What memory holds and what it is good for; an entry that nothing can serve is dropped on the way."""
@@ -116,13 +94,13 @@ class Reading:
         entry, verdict = self.near(view, key)
         return self.serve(view, key, entry) if entry is not None and verdict in SERVED else default
 
-    # -- get ------------------------------------------------------------------------------------------------------------
+    # -- get ---------------------------------------------------------------------------------------------------------
 
     async def get(self, view: View, key: str, default: object, *, allow_stale: bool) -> object:
         """The fresh value from the nearest tier that has one; a stale one only where asked for; else the default."""
         core = self._core
         if not core.opened:
-            await self._open()
+            await self.open()
         if core.memory is None:
             if core.clock.now() >= core.floors.heard_until:
                 self._hearing.listen()
@@ -152,7 +130,7 @@ class Reading:
         if core.events.wants("miss"):
             core.events.emit("miss", key=key, namespace=view.space.name)
 
-    # -- 2. look further, tier by tier ----------------------------------------------------------------------------------
+    # -- 2. look further, tier by tier -------------------------------------------------------------------------------
 
     def further_now(self, view: View, address: Address) -> Record | None | Slow:
         """The first fresh value below memory, promoted, if all tiers on the way answer at once; else `SLOW`."""
@@ -205,17 +183,18 @@ class Reading:
                 answer = lane.get(address)
                 if answer is not None and not isinstance(answer, bytes | memoryview):
                     answer = await self._within_budget(answer)
-                record = self._accept(view, lane, answer, address)
+                record = self.accept(view, lane, answer, address)
                 lane.meter.latency.add(time.perf_counter() - started)
                 if record is not None and remaining(record, core.clock.wall()) > 0:
-                    return self._promoted(view, record, token, lane)
+                    return self.promoted(view, record, token, lane)
                 lane.meter.misses += 1
                 old = old or record
-            return (None, Verdict.GONE) if old is None else self._promoted(view, old, token, None)
+            return (None, Verdict.GONE) if old is None else self.promoted(view, old, token, None)
         finally:
             core.fills.end()
 
-    def _promoted(self, view: View, record: Record, token: int, lane: Lane | None) -> tuple[Entry, Verdict]:
+    def promoted(self, view: View, record: Record, token: int, lane: Lane | None) -> tuple[Entry, Verdict]:
+        """An accepted record as an entry, promoted; ``lane`` None: it is stale, and no hit."""
         entry = None if lane is None else self._found(view, lane, record)
         if entry is None:
             entry = self._writing.promote(view, record, token)
@@ -227,7 +206,7 @@ class Reading:
         done, _ = await asyncio.wait({future}, timeout=self._core.settings.cache_far_budget_ms / 1000)
         return future.result() if done else None
 
-    def _accept(self, view: View, lane: Lane, answer: Buffer | None, address: Address) -> Record | None:
+    def accept(self, view: View, lane: Lane, answer: Buffer | None, address: Address) -> Record | None:
         """The record in an envelope, if it is this key's, of this log, alive, and still within its times."""
         if answer is None:
             return None
@@ -242,12 +221,12 @@ class Reading:
             return None
         return record if core.clock.wall() < record.gone_at else None
 
-    # -- get_or_set -----------------------------------------------------------------------------------------------------
+    # -- get_or_set --------------------------------------------------------------------------------------------------
 
     async def get_or_set(self, view: View, key: str, load: Load, plan: Plan) -> object:
         """The value, loaded at most once however many callers want it at this moment."""
         if not self._core.opened:
-            await self._open()
+            await self.open()
         while True:
             entry, verdict = self.near(view, key)
             if verdict is Verdict.FRESH and entry is not None:
@@ -261,7 +240,7 @@ class Reading:
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
-            outcome = await self.wait(view, flight, self._patience(plan, stale))
+            outcome = await self.leading.wait(view, flight, self._patience(plan, stale))
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry):
                 if not self.killed_since(view, key, outcome, joined):
@@ -295,22 +274,22 @@ class Reading:
     async def refresh(self, view: View, key: str, load: Load, plan: Plan) -> object:
         """Load now, whatever is held, store it and return it; joins a load that is under way."""
         if not self._core.opened:
-            await self._open()
+            await self.open()
         while True:
             entry, _ = self.near(view, key)
             joined = self.position()
             flight = view.space.flights.get(view.map_key(key))
             if flight is None:
                 address = view.address(key)
-                flight = self._lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
-            outcome = await self.wait(view, flight, plan.hard_timeout)
+                flight = self.leading.lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
+            outcome = await self.leading.wait(view, flight, plan.hard_timeout)
             if isinstance(outcome, Entry):
                 if not self.killed_since(view, key, outcome, joined):
                     return own_value(outcome)
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, None, plan)
 
-    # -- 3. what may be served at once --------------------------------------------------------------------------------
+    # -- 3. what may be served at once -------------------------------------------------------------------------------
 
     def _serves_now(self, view: View, key: str, entry: Entry, verdict: Verdict, load: Load, plan: Plan) -> bool:
         """Whether an entry past its best is the answer: refreshed behind, or held while a failing load rests."""
@@ -338,9 +317,9 @@ class Reading:
 
     def _refresh(self, view: View, key: str, load: Load, plan: Plan, old: Entry) -> None:
         if view.map_key(key) not in view.space.flights:
-            self._lead(Job(view, view.map_key(key), view.address(key), load, plan, old, background=True))
+            self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, old, background=True))
 
-    # -- 4. join or lead the flight -----------------------------------------------------------------------------------
+    # -- 4. join or lead the flight ----------------------------------------------------------------------------------
 
     def _join_or_lead(self, view: View, key: str, load: Load, plan: Plan, stale: Entry | None) -> Flight:
         map_key = view.map_key(key)
@@ -349,117 +328,9 @@ class Reading:
             view.space.meter.coalesced += 1
             return flight
         self.missed(view, key)
-        return self._lead(Job(view, map_key, view.address(key), load, plan, stale))
+        return self.leading.lead(Job(view, map_key, view.address(key), load, plan, stale))
 
-    def _lead(self, job: Job) -> Flight:
-        core = self._core
-        flight = Flight(self.position(), core.clock.now())
-        leading = job.view.space.flights.setdefault(job.key, flight)
-        if leading is flight:
-            self.launch(self._fly(flight, job), (flight,), clean=job.background)
-        return leading
-
-    def launch(self, flying: Coroutine[Any, Any, None], flights: Iterable[Flight], *, clean: bool = False) -> None:
-        """Run a load in a task of its own; ``clean``: not in the context of the caller that happened to start it."""
-        task = asyncio.get_running_loop().create_task(flying, context=contextvars.Context() if clean else None)
-        for flight in flights:
-            flight.task = task
-        self._background.remember(task)
-
-    async def _fly(self, flight: Flight, job: Job) -> None:
-        """The load's own task: whatever ends it, those who wait are told, and the key is free again."""
-        try:
-            outcome = await self._bring(flight, job)
-        except asyncio.CancelledError:
-            flight.land(Lost.TASK)
-            raise
-        except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
-            self._rest(job, error)
-            flight.land(error)
-        else:
-            flight.land(outcome)
-        finally:
-            if flight.abandoned:
-                self._core.loads_abandoned -= 1
-            if job.view.space.flights.get(job.key) is flight:
-                del job.view.space.flights[job.key]
-
-    async def _bring(self, flight: Flight, job: Job) -> Entry:
-        """5. Become the one process that loads, look again, 6. load, 7. store."""
-        core = self._core
-        found = await self._lease(job)
-        if found is not None:
-            return found
-        token = core.fills.begin()
-        since = [lane.seq() for lane in core.lanes]
-        seq = self.position()
-        try:
-            loaded = await self.run_load(job.view, job.load, flight, job.stale)
-            return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
-        finally:
-            core.fills.end()
-            if core.authority is not None:
-                core.authority.tier.release(job.address)
-
-    async def run_load(self, view: View, load: Load, flight: Flight, stale: Entry | None = None) -> Loaded:
-        """Call the loader when the namespace has a place for it."""
-        await view.space.gate.enter()
-        flight.placed = True
-        try:
-            return await self._storing.load(self._loader, view, load, stale)
-        finally:
-            self._leave(view, flight)
-
-    # -- 5. one process loads -------------------------------------------------------------------------------------------
-
-    async def _lease(self, job: Job) -> Entry | None:
-        """None once this process holds the key's lease; or the value, if another process brought it meanwhile."""
-        core = self._core
-        if core.authority is None:
-            return None
-        pause, waited = LEASE_POLL_FIRST_S, False
-        give_up = core.clock.now() + core.settings.cache_load_deadline
-        while not core.authority.tier.lease(job.address) and core.clock.now() < give_up:
-            waited = True
-            await asyncio.sleep(pause)
-            pause = min(pause * 1.5, LEASE_POLL_MOST_S)
-        if job.force or (not waited and job.stale is not None):
-            return None
-        entry, verdict = await self.further(job.view, job.address)
-        if entry is None or verdict is not Verdict.FRESH:
-            return None
-        core.authority.tier.release(job.address)
-        return entry
-
-    # -- 6. how long a caller waits, and what it gets if that was not enough ------------------------------------------
-
-    async def wait(self, view: View, flight: Flight, patience_s: float | None) -> BaseException | Entry | Lost:
-        """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed."""
-        try:
-            outcome = await flight.wait(patience_s)
-        except asyncio.CancelledError:
-            self._left(view, flight)
-            raise
-        if outcome is Lost.WAIT:
-            self._left(view, flight)
-        return outcome
-
-    def _left(self, view: View, flight: Flight) -> None:
-        """The last caller of a load may be gone: it goes on, but gives its place to others, if not too many do."""
-        core = self._core
-        if flight.waiting or flight.outcome is not None or flight.abandoned:
-            return
-        flight.abandoned = True
-        core.loads_abandoned += 1
-        self._leave(view, flight)
-        if core.loads_abandoned > core.settings.cache_max_abandoned_loads and flight.task is not None:
-            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
-
-    @staticmethod
-    def _leave(view: View, flight: Flight) -> None:
-        if flight.placed:
-            flight.placed = False
-            view.space.gate.leave()
+    # -- 6. how long a caller waits, and what it gets if that was not enough -----------------------------------------
 
     @staticmethod
     def _patience(plan: Plan, stale: Entry | None) -> float | None:
@@ -484,75 +355,22 @@ class Reading:
             del view.space.flights[view.map_key(key)]  # a hung load does not hold its key
         self._core.load_results["timeout"] += 1
         limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout
-        msg = f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
+        msg = (
+            f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
+        )
         raise LoaderTimeout(msg)
 
     @staticmethod
     def _stale_end(stale: Entry) -> float:
         return 0.0 if stale.extra is None else max(stale.extra.swr_until, stale.extra.sie_until)
 
-    def _rest(self, job: Job, error: Exception) -> None:
-        """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
-        self._core.log.load_failed(job.address.key, error)
-        if job.stale is not None and job.stale.extra is not None:
-            job.stale.extra.retry_at = self._core.clock.now() + job.plan.retry_after
-
-    # -- many keys: the same road ---------------------------------------------------------------------------------------
-
-    async def get_many(self, view: View, keys: Sequence[str]) -> dict[str, object]:
-        """The fresh values of those keys that have one: memory first, then one batch a tier for all that is missing."""
-        if not self._core.opened:
-            await self._open()
-        found: dict[str, object] = {}
-        missing: list[Address] = []
-        for key in dict.fromkeys(keys):
-            entry, verdict = self.near(view, key)
-            if entry is not None and verdict in SERVED:
-                found[key] = self.serve(view, key, entry)
-            else:
-                missing.append(view.address(key))
-        if missing:
-            found |= await self._further_many(view, missing)
-            for address in missing:
-                if address.key not in found:
-                    self.missed(view, address.key)
-        return found
-
-    async def _further_many(self, view: View, missing: Sequence[Address]) -> dict[str, object]:
-        core = self._core
-        if core.memory is not None:
-            core.near_meter.misses += len(missing)
-        found: dict[str, object] = {}
-        self._hearing.listen()
-        token = core.fills.begin()
-        try:
-            for lane in core.lanes:
-                wanted = [address for address in missing if address.key not in found]
-                if not wanted or lane.owed:
-                    continue
-                started = time.perf_counter()
-                answers = await lane.tier.get_many(wanted)
-                for address, answer in zip(wanted, answers, strict=True):
-                    record = self._accept(view, lane, answer, address)
-                    if record is not None and remaining(record, core.clock.wall()) > 0:
-                        found[address.key] = own_value(self._promoted(view, record, token, lane)[0])
-                    else:
-                        lane.meter.misses += 1
-                lane.meter.latency.add((time.perf_counter() - started) / len(wanted))
-        finally:
-            core.fills.end()
-        return found
-
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """Open the cache at its first use; CacheClosed if it was closed."""
         if self.opener is not None:
             await self.opener()
 
-    def close(self) -> None:
-        """Let go of the loaders' threads."""
-        self._loader.close()
-
     def forget(self) -> None:
         """In a forked child: no load of the parent is under way here."""
-        self._loader.forget()
+        self.leading.forget()
         for space in self._core.spaces.values():
             space.flights.clear()

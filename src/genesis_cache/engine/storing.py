@@ -20,6 +20,7 @@ class Storing:
     def __init__(self, core: Core, writing: Writing) -> None:
         self._core = core
         self._writing = writing
+        self.position = writing.position
 
     async def load(self, loader: Loader, view: View, load: Load, stale: Entry | None) -> Loaded:
         """Run the loader; counted and timed whatever comes of it."""
@@ -65,9 +66,7 @@ class Storing:
         ttl = lifetime(plan, loaded.value, loaded=True)
         if context is not None and context.ttl is not MISSING:
             ttl = context.ttl  # type: ignore[assignment]  # the setter has made it seconds or None
-        record = make_record(
-            address, loaded.value, plan, ttl, core.clock.wall(), seq, core.log_epoch, loaded.cost_s
-        )
+        record = make_record(address, loaded.value, plan, ttl, core.clock.wall(), seq, core.log_epoch, loaded.cost_s)
         if context is not None:
             self._heed(record_context=context, record=record, stale=stale)
         unwanted = ttl is not None and ttl <= 0

@@ -13,7 +13,7 @@ from genesis_cache.engine.entries import lifetime, make_record, near_entry, stor
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import SerializationError
-from genesis_cache.model.keys import Address, address_of
+from genesis_cache.model.keys import address_of
 from genesis_cache.model.missing import MISSING, Missing
 from genesis_cache.model.notice import Kind, Notice
 from genesis_cache.model.options import Plan
@@ -39,7 +39,7 @@ class Writing:
         self._background = background
         self._victims: list[Entry] = []
 
-    # -- values ---------------------------------------------------------------------------------------------------
+    # -- values ------------------------------------------------------------------------------------------------------
 
     def set_many(self, view: View, items: Iterable[tuple[str, object]], plan: Plan) -> Coroutine[Any, Any, Outcome]:
         """Store values by the plan. Nothing is stored anywhere if one of the keys or values cannot be."""
@@ -48,7 +48,9 @@ class Writing:
         return self.write(
             view,
             [
-                make_record(view.address(key), value, plan, lifetime(plan, value, loaded=False), wall, seq, core.log_epoch)
+                make_record(
+                    view.address(key), value, plan, lifetime(plan, value, loaded=False), wall, seq, core.log_epoch
+                )
                 for key, value in items
             ],
             plan,
@@ -212,7 +214,7 @@ class Writing:
             self._after_puts()
         return entry
 
-    # -- invalidations ----------------------------------------------------------------------------------------------
+    # -- invalidations -----------------------------------------------------------------------------------------------
 
     async def delete(self, view: View, keys: Sequence[str]) -> Outcome:
         """Forget keys in every tier and make every load of them that has begun worthless."""
@@ -244,7 +246,7 @@ class Writing:
         return outcome
 
     async def _kill(self, notices: Sequence[Notice]) -> Outcome:
-        core, authority = self._core, self._core.authority
+        authority = self._core.authority
         if authority is None:
             self._apply_here(notices, ())
             return DONE
@@ -268,7 +270,7 @@ class Writing:
             for name in names:
                 self._core.events.emit("invalidate", scope=scope, name=name)
 
-    # -- the far tiers ------------------------------------------------------------------------------------------------
+    # -- the far tiers -----------------------------------------------------------------------------------------------
 
     def position(self) -> int:
         """The log's sequence that a value made from now on carries."""
@@ -300,10 +302,12 @@ class Writing:
                 self._settle_near(place, entry, receipts[n] if receipts else Receipt())
         if None not in answers:
             return DONE
-        return Outcome(tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None))
+        return Outcome(
+            tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
+        )
 
     async def _commit_lane(self, lane: Lane, batch: Sequence[Change]) -> list[Receipt] | None:
-        """One tier's receipts, or None: then the changes are owed. A cancelled caller leaves the outcome unknown: owed."""
+        """One tier's receipts, or None: then the changes are owed, as they are when the caller is cancelled."""
         try:
             receipts = None if lane.owed else await lane.tier.commit(batch)
         except asyncio.CancelledError:

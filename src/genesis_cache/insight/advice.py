@@ -17,7 +17,11 @@ def recommendations(figures: dict[str, Any]) -> list[dict[str, str]]:
 def _tiers(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows = figures["layer_statistics"].items()
     advice = [
-        (f"{layer} is out of use", f"the {row['tier']} tier is down: {row['reason']}", "repair it; it is tried again by itself")
+        (
+            f"{layer} is out of use",
+            f"the {row['tier']} tier is down: {row['reason']}",
+            "repair it; it is tried again by itself",
+        )
         for layer, row in rows
         if not row["up"]
     ]
@@ -34,8 +38,14 @@ def _saturation(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     for layer, row in figures["layer_statistics"].items():
         capacity = row["capacity_bytes"]
         pushed_out = row["evictions"].get("size", 0) + row["evictions"].get("entries", 0)
-        if capacity and row["size_bytes"] > SATURATED * capacity and pushed_out > CHURN * max(requests, ENOUGH_REQUESTS):
-            evidence = f"{row['size_bytes'] / capacity:.0%} full, {pushed_out} entries pushed out in {requests} requests"
+        if (
+            capacity
+            and row["size_bytes"] > SATURATED * capacity
+            and pushed_out > CHURN * max(requests, ENOUGH_REQUESTS)
+        ):
+            evidence = (
+                f"{row['size_bytes'] / capacity:.0%} full, {pushed_out} entries pushed out in {requests} requests"
+            )
             action = f"raise {layer.upper()}_CACHE_SIZE_MB, or shorten the ttl of what is seldom read"
             advice.append((f"{layer} is too small for what is asked of it", evidence, action))
     return advice

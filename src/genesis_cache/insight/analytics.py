@@ -46,7 +46,10 @@ def _space(space: Space) -> dict[str, Any]:
 
 def _global(core: Core) -> dict[str, Any]:
     rows = [_space(space) for space in core.spaces.values()]
-    total = {name: sum(row[name] for row in rows) for name in ("requests", "hits", "misses", "loads", "coalesced", "stale_served")}
+    total = {
+        name: sum(row[name] for row in rows)
+        for name in ("requests", "hits", "misses", "loads", "coalesced", "stale_served")
+    }
     near_hits = sum(space.meter.near_hits for space in core.spaces.values())
     sampled = core.near_meter.latency
     near_mean = _ratio(sampled.total_s, sampled.count)

@@ -1,3 +1,4 @@
+# ruff: noqa: S101, PLR2004, S311  # tests: they assert, expect figures, and draw what is no secret
 """The contract of a `Store`, as tests: derive a class from `StoreContract`, name your store, run pytest.
 
     class TestMyStore(StoreContract):
@@ -7,14 +8,7 @@
 and kill that process. After each test every store that it made must pass its own `check()`. Needs pytest.
 """
 
-import json
-import math
-import os
 import random
-import signal
-import struct
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,56 +19,10 @@ from typing import ClassVar
 import pytest
 
 from genesis_cache.model.clock import Clock, SystemClock
-from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.testing.clock import FakeClock
-from genesis_cache.tiers.base import (
-    Buffer,
-    Change,
-    Drop,
-    Kill,
-    Kind,
-    Notice,
-    Position,
-    Put,
-    Receipt,
-    Remove,
-    Store,
-)
-
-MB = 1024 * 1024
-NEVER = math.inf
-
-_VERSIONED = struct.Struct("<8sq")
-_VERSION_MARK = b"version\0"
-_PATIENCE_S = 30.0  # for another process to answer
-
-
-def address(key: str, owner: str | None = None) -> Address:
-    """An address in the namespace of these tests."""
-    return address_of(scope_of("contract", "shop", owner), key)
-
-
-def put(key: str, envelope: bytes, *, gone_at: float = NEVER, since: int | None = None) -> Put:
-    """A set, or a fill where ``since`` is given."""
-    return Put(address(key), envelope, gone_at, since)
-
-
-def kill(kind: Kind, name: str = "", namespace: str = "shop", owner: str | None = None) -> Kill:
-    """A notice to append."""
-    return Kill(Notice(kind, namespace, owner, name))
-
-
-def versioned(version: int) -> bytes:
-    """An envelope that says its version."""
-    return _VERSIONED.pack(_VERSION_MARK, version)
-
-
-def version_of(envelope: Buffer) -> int | None:
-    """The version that `versioned` wrote, for stores that read it out of the envelope."""
-    if len(envelope) != _VERSIONED.size:
-        return None
-    mark, version = _VERSIONED.unpack(envelope)
-    return int(version) if mark == _VERSION_MARK else None
+from genesis_cache.testing.store_process import OtherProcess, hammer
+from genesis_cache.testing.store_words import MB, NEVER, address, kill, put, read, version_of, versioned
+from genesis_cache.tiers.base import Change, Drop, Kind, Position, Put, Receipt, Remove, Store
 
 
 class StoreContract:
@@ -98,7 +46,7 @@ class StoreContract:
         self.path = tmp_path / "store"
         self.clock = FakeClock()
         self._handles: list[Store] = []
-        self._others: list[_Other] = []
+        self._others: list[OtherProcess] = []
         yield
         try:
             faults = [fault for store in self._handles[-1:] for fault in store.check()]
@@ -116,9 +64,9 @@ class StoreContract:
         self._handles.append(store)
         return store
 
-    def other_process(self) -> "_Other":
+    def other_process(self) -> "OtherProcess":
         """Another process that has the same store open until the test ends."""
-        other = _Other(self.factory, self.path, self.max_bytes)
+        other = OtherProcess(self.factory, self.path, self.max_bytes)
         self._others.append(other)
         return other
 
@@ -128,7 +76,7 @@ class StoreContract:
         """An envelope is returned byte for byte, and its size is known without reading it."""
         store = self.opened()
         (receipt,) = store.commit([put("a", b"\x00one\xff")])
-        assert _read(store, "a") == b"\x00one\xff"
+        assert read(store, "a") == b"\x00one\xff"
         assert store.size(address("a")) == 5
         assert receipt.seq > 0
         assert not receipt.refused
@@ -144,8 +92,8 @@ class StoreContract:
         store = self.opened()
         large = random.Random(1).randbytes(MB)
         store.commit([put("small", b"1"), put("large", large)])
-        assert _read(store, "small") == b"1"
-        assert _read(store, "large") == large
+        assert read(store, "small") == b"1"
+        assert read(store, "large") == large
         assert store.size(address("large")) == MB
 
     def test_a_second_put_replaces_the_first(self) -> None:
@@ -153,15 +101,15 @@ class StoreContract:
         store = self.opened()
         for envelope in (b"one", b"two" * 100, b"3"):
             store.commit([put("a", envelope)])
-            assert _read(store, "a") == envelope
+            assert read(store, "a") == envelope
         assert store.stats().entries == 1
 
     def test_a_batch_applies_in_order(self) -> None:
         """Of equal keys in one batch the last change wins, and each change has its own receipt."""
         store = self.opened()
         receipts = store.commit([put("a", b"1"), Remove(address("a")), put("a", b"2"), put("b", b"1"), put("b", b"2")])
-        assert _read(store, "a") == b"2"
-        assert _read(store, "b") == b"2"
+        assert read(store, "a") == b"2"
+        assert read(store, "b") == b"2"
         seqs = [receipt.seq for receipt in receipts]
         assert seqs == sorted(set(seqs))
         store.commit([put("a", b"3"), Remove(address("a"))])
@@ -190,11 +138,11 @@ class StoreContract:
         store = self.opened()
         store.commit([put("a", b"1", gone_at=self.clock.wall() + 10), put("b", b"1")])
         self.clock.advance(9)
-        assert _read(store, "a") == b"1"
+        assert read(store, "a") == b"1"
         self.clock.advance(2)
         assert store.get(address("a")) is None
         assert store.size(address("a")) is None
-        assert _read(store, "b") == b"1"
+        assert read(store, "b") == b"1"
 
     def test_a_sweep_removes_what_expired(self) -> None:
         """Expired entries are deleted and counted, the living stay."""
@@ -206,7 +154,7 @@ class StoreContract:
         assert removed == 300
         assert store.stats().entries == 50
         assert store.stats().evictions["ttl"] == 300
-        assert all(_read(store, f"new{i}") == b"1" for i in range(50))
+        assert all(read(store, f"new{i}") == b"1" for i in range(50))
 
     # -- fills --------------------------------------------------------------------------------------------------
 
@@ -217,7 +165,7 @@ class StoreContract:
         (receipt,) = store.commit([put("a", b"1", since=before.seq)])
         assert not receipt.refused
         assert receipt.seq == 0
-        assert _read(store, "a") == b"1"
+        assert read(store, "a") == b"1"
         assert store.position() == before
         assert store.notices(before) == []
 
@@ -230,10 +178,10 @@ class StoreContract:
         store.commit([change])
         (receipt,) = store.commit([put("a", b"stale", since=since)])
         assert receipt.refused
-        assert _read(store, "a") == (b"new" if isinstance(change, Put) else None)
+        assert read(store, "a") == (b"new" if isinstance(change, Put) else None)
         (receipt,) = store.commit([put("a", b"loaded", since=store.position().seq)])
         assert not receipt.refused
-        assert _read(store, "a") == b"loaded"
+        assert read(store, "a") == b"loaded"
 
     def test_a_change_kills_fills_of_an_entry_that_was_never_there(self) -> None:
         """Removing a key that is not stored still refuses the fill of the load under way."""
@@ -289,7 +237,7 @@ class StoreContract:
         """Sets and removes tell their key, kills what they name; sequences only grow and agree with the receipts."""
         store = self.opened()
         start = store.position()
-        changes = [
+        changes: list[Change] = [
             put("a", b"1"),
             kill(Kind.TAG, "red"),
             Remove(address("b", "user:7")),
@@ -319,7 +267,7 @@ class StoreContract:
         store = self.opened()
         store.commit([put("a", b"1")])
         store.commit([kill(Kind.TAG, "red"), kill(Kind.PATTERN, "*")])
-        assert _read(store, "a") == b"1"
+        assert read(store, "a") == b"1"
 
     def test_a_refused_put_tells_nobody(self) -> None:
         """What was not stored moves no sequence."""
@@ -366,7 +314,7 @@ class StoreContract:
         store.close()
         store.open()
         assert store.position() == before
-        assert _read(store, "a") == b"1"
+        assert read(store, "a") == b"1"
         (receipt,) = store.commit([put("a", b"2")])
         assert receipt.seq > before.seq
 
@@ -376,8 +324,8 @@ class StoreContract:
         start = two.position()
         one.commit([put("a", b"1"), kill(Kind.TAG, "red")])
         two.commit([put("b", b"2")])
-        assert _read(two, "a") == b"1"
-        assert _read(one, "b") == b"2"
+        assert read(two, "a") == b"1"
+        assert read(one, "b") == b"2"
         notices = two.notices(start) or []
         assert [notice.name for notice in notices] == ["a", "red", "b"]
         assert notices == one.notices(start)
@@ -435,7 +383,7 @@ class StoreContract:
         store = self.opened(self.small_bytes)
         for round_number in range(200):
             store.commit([put(f"k{i}", bytes([round_number]) * 2000) for i in range(10)])
-        assert all(_read(store, f"k{i}") == bytes([199]) * 2000 for i in range(10))
+        assert all(read(store, f"k{i}") == bytes([199]) * 2000 for i in range(10))
 
     def test_an_envelope_larger_than_the_store_is_not_kept(self) -> None:
         """It is no error; the older value is gone and the change is told."""
@@ -456,7 +404,7 @@ class StoreContract:
         store.close()
         store.close()
         store.open()
-        assert _read(store, "a") == b"1"
+        assert read(store, "a") == b"1"
 
     def test_a_scan_meets_every_living_entry_once(self) -> None:
         """Each envelope comes once with whether it was read since it was written; expired and removed ones do not."""
@@ -464,7 +412,7 @@ class StoreContract:
         store.commit([put(f"k{i}", b"%d" % i) for i in range(100)])
         store.commit([put("old", b"old", gone_at=self.clock.wall() + 1), Remove(address("k0"))])
         self.clock.advance(2)
-        assert _read(store, "k5") == b"5"
+        assert read(store, "k5") == b"5"
         found = list(store.scan())
         assert sorted(bytes(one.envelope) for one in found) == sorted(b"%d" % i for i in range(1, 100))
         assert next(one.used for one in found if one.envelope == b"5")
@@ -483,7 +431,7 @@ class StoreContract:
         """A small batch is either applied in full or not at all."""
         store = self.opened()
         receipts = store.try_commit([put("a", b"1")])
-        assert _read(store, "a") == (None if receipts is None else b"1")
+        assert read(store, "a") == (None if receipts is None else b"1")
 
     # -- many at once -------------------------------------------------------------------------------------------
 
@@ -492,7 +440,7 @@ class StoreContract:
         store = self.opened(clock=SystemClock())
         failures: list[str] = []
         threads = [
-            threading.Thread(target=_gather, args=(failures, lambda seed=seed: _hammer(store, seed, 300)))
+            threading.Thread(target=_gather, args=(failures, lambda seed=seed: hammer(store, seed, 300)))
             for seed in range(4)
         ]
         for thread in threads:
@@ -507,7 +455,7 @@ class StoreContract:
         others = [self.other_process() for _ in range(2)]
         for seed, other in enumerate(others):
             other.send("hammer", str(seed), "300")
-        assert _hammer(store, 99, 300) == ""
+        assert hammer(store, 99, 300) == ""
         assert [other.receive() for other in others] == ["", ""]
 
     def test_another_process_sees_changes_at_once(self) -> None:
@@ -516,7 +464,7 @@ class StoreContract:
         other = self.other_process()
         start = store.position()
         assert other.ask("set", "a", "theirs") is True
-        assert _read(store, "a") == b"theirs"
+        assert read(store, "a") == b"theirs"
         assert [notice.name for notice in store.notices(start) or []] == ["a"]
         store.commit([put("a", b"ours")])
         assert other.ask("get", "a") == "ours"
@@ -531,15 +479,10 @@ class StoreContract:
         time.sleep(0.05)  # the process is to be in the middle of something
         other.kill()
         store = self.opened(clock=SystemClock())
-        assert [_read(store, f"k{i}") for i in range(30)] == [b"x" * (1 + i * 100) for i in range(30)]
+        assert [read(store, f"k{i}") for i in range(30)] == [b"x" * (1 + i * 100) for i in range(30)]
         store.commit([put("after", b"1")])
-        assert _read(store, "after") == b"1"
+        assert read(store, "after") == b"1"
         assert store.stats().rebuilt == 0
-
-
-def _read(store: Store, key: str) -> bytes | None:
-    envelope = store.get(address(key))
-    return None if envelope is None else bytes(envelope)
 
 
 def _bytes_under(folder: Path) -> int:
@@ -554,98 +497,3 @@ def _gather(failures: list[str], act: Callable[[], str]) -> None:
         said = repr(error)
     if said:
         failures.append(said)
-
-
-def _hammer(store: Store, seed: int, rounds: int) -> str:
-    """Mixed work on a few keys whose values name them; what went wrong, in a sentence, or nothing."""
-    dice = random.Random(seed)
-    for _ in range(rounds):
-        key = f"hammered{dice.randrange(20)}"
-        match dice.randrange(6):
-            case 0:
-                store.commit([put(key, _named(key, dice))])
-            case 1:
-                since = store.position().seq
-                store.commit([put(key, _named(key, dice), since=since)])
-            case 2:
-                store.commit([Remove(address(key)), kill(Kind.TAG, "red")])
-            case _:
-                found = _read(store, key)
-                if found is not None and set(found.split(b";")) != {key.encode()}:
-                    return f"{key} gave {found[:60]!r}"
-    return ""
-
-
-def _named(key: str, dice: random.Random) -> bytes:
-    return b";".join([key.encode()] * dice.choice((1, 10, 100, 2000)))
-
-
-class _Other:
-    """A process that does as it is told, a line of JSON at a time."""
-
-    def __init__(self, factory: str, path: Path, max_bytes: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from genesis_cache.testing import stores; stores.obey()", factory, str(path),
-             str(max_bytes)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
-        assert self.receive() == "ready"
-
-    def send(self, *words: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(words) + "\n")
-        self._process.stdin.flush()
-
-    def receive(self) -> object:
-        assert self._process.stdout is not None
-        timer = threading.Timer(_PATIENCE_S, self._process.kill)
-        timer.start()
-        try:
-            return json.loads(self._process.stdout.readline())
-        finally:
-            timer.cancel()
-
-    def ask(self, *words: str) -> object:
-        self.send(*words)
-        return self.receive()
-
-    def kill(self) -> None:
-        """End it as if the machine had pulled it out."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None and not stream.closed:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue
-
-
-def obey() -> None:
-    """The life of another process: make the store named on the command line, then do what each line asks."""
-    factory, path, max_bytes = sys.argv[1:]
-    store: Store = resolve_name(factory)(Path(path), int(max_bytes), SystemClock())
-    store.open()
-    _say("ready")
-    for line in sys.stdin:
-        _say(_do(store, *json.loads(line)))
-
-
-def _say(answer: object) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
-
-
-def _do(store: Store, verb: str, *words: str) -> object:
-    match verb:
-        case "lease":
-            return store.lease(address(words[0]))
-        case "set":
-            return store.commit([put(words[0], words[1].encode())])[0].seq > 0
-        case "get":
-            found = _read(store, words[0])
-            return None if found is None else found.decode()
-        case "hammer":
-            return _hammer(store, int(words[0]), int(words[1]))
-    return f"no such verb: {verb}"

@@ -12,7 +12,6 @@ import logging
 import os
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import chain, islice
@@ -28,25 +27,30 @@ from genesis_cache.tiers.base import (
     Kind,
     Notice,
     Position,
-    Put,
-    Receipt,
     Store,
     StoreError,
     StoreStats,
 )
 from genesis_cache.tiers.breaker import Breaker, Circuit
+from genesis_cache.tiers.commit_queue import (
+    CommitQueue,
+    Lane,
+    Order,
+    Receipts,
+    SyncReply,
+    Waiting,
+    deliver,
+    fail,
+    settle,
+    tell_loop,
+)
 from genesis_cache.tiers.worker import Worker
 
-MAX_QUEUED_BYTES = 64 * 1024 * 1024
-"""Beyond so many bytes that wait to be written, a batch with a Put is owed at once."""
-
-_CHANGE_BYTES = 256  # what a change takes in the queue beside its envelope
-_MAX_BATCH = 4096  # changes given to the store at once
 _MAX_INLINE_MANY = 256  # reads done at once on the calling thread
 _EXIT_PATIENCE_S = 5.0  # for a write under way when the interpreter exits
 
 _T = TypeVar("_T")
-_Receipts = list[Receipt] | None
+_Reading = asyncio.Future[Buffer | None]
 _logger = logging.getLogger("genesis_cache")
 
 
@@ -56,39 +60,6 @@ class SizedReads(Protocol):
 
     def get_within(self, address: Address, max_bytes: int) -> Buffer | Missing | None:
         """As `Store.get`, but MISSING where the envelope has more than ``max_bytes``."""
-
-
-class _Lane:
-    """One event loop's way into the queue and back: one wake-up a tick, one delivery a batch."""
-
-    __slots__ = ("is_waking", "loop")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.is_waking = False
-
-
-class _Waiter:
-    """A thread without an event loop that waits for its receipts."""
-
-    __slots__ = ("_done", "_receipts")
-
-    def __init__(self) -> None:
-        self._done = threading.Event()
-        self._receipts: _Receipts = None
-
-    def tell(self, receipts: _Receipts) -> None:
-        self._receipts = receipts
-        self._done.set()
-
-    def wait(self) -> _Receipts:
-        self._done.wait()
-        return self._receipts
-
-
-_Future = asyncio.Future[_Receipts]
-_Reading = asyncio.Future[Buffer | None]
-_Order = tuple[Sequence[Change], int, _Lane | None, _Future | _Waiter]  # changes, bytes, where the receipts go
 
 
 class StoreTier:
@@ -102,7 +73,7 @@ class StoreTier:
     whatever thread met it.
     """
 
-    def __init__(  # noqa: PLR0913  # each is a setting of its own
+    def __init__(
         self,
         store: Store,
         *,
@@ -139,12 +110,9 @@ class StoreTier:
 
     def _start_afresh(self) -> None:
         """What a child of a fork cannot inherit: locks, threads, and what waits in the parent's queue."""
-        self._guard = threading.Lock()  # over the counts of the queue and the state told last
+        self._telling = threading.Lock()
         self._turn = threading.Lock()  # held by whoever writes to the store
-        self._queue: deque[_Order] = deque()
-        self._queued_bytes = 0
-        self._lane: _Lane | None = None
-        self._lanes: dict[asyncio.AbstractEventLoop, _Lane] = {}
+        self._queue = CommitQueue()
         self._writer = Worker(f"genesis-cache-{self.kind}-writes")
         self._reader = Worker(f"genesis-cache-{self.kind}-reads")
         self._finalizer = weakref.finalize(self, _stop, self._writer, self._reader)
@@ -206,7 +174,7 @@ class StoreTier:
         if not self._opened or not self._turn.acquire(timeout=_EXIT_PATIENCE_S):
             return
         try:
-            while orders := self._take():
+            while orders := self._queue.take():
                 self._apply(orders)
             self._wanted = self._opened = self._reading = False
             with contextlib.suppress(Exception):
@@ -244,7 +212,7 @@ class StoreTier:
         except RuntimeError:
             return self.store.get(address)
         future: asyncio.Future[Buffer | None] = loop.create_future()
-        self._reader.post(lambda: _tell_loop(loop, _settle, future, self._get_here(address)))
+        self._reader.post(lambda: tell_loop(loop, settle, future, self._get_here(address)))
         return future
 
     def _get_here(self, address: Address) -> Buffer | None:
@@ -273,21 +241,19 @@ class StoreTier:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def commit(self, changes: Sequence[Change]) -> _Future:
+    def commit(self, changes: Sequence[Change]) -> Waiting:
         """As `Tier.commit`; cancelling the awaitable takes nothing back."""
         loop = asyncio.get_running_loop()
-        future: _Future = loop.create_future()
-        lane = self._lane
-        if lane is None or lane.loop is not loop:
-            lane = self._lane_of(loop)
-        if not self._enqueue(changes, lane, future):
+        future: Waiting = loop.create_future()
+        lane = self._queue.lane_of(loop)
+        if not self._takes_changes() or not self._queue.put(changes, lane, future):
             future.set_result(None)
         elif not lane.is_waking:
             lane.is_waking = True
             loop.call_soon(self._wake, lane)
         return future
 
-    def commit_sync(self, changes: Sequence[Change]) -> _Receipts:
+    def commit_sync(self, changes: Sequence[Change]) -> Receipts:
         """As `commit` for a thread without an event loop: waits, and writes by itself where nothing is queued."""
         if not self._queue and self._turn.acquire(blocking=False):
             try:
@@ -295,13 +261,13 @@ class StoreTier:
                     return self._commit(changes)
             finally:
                 self._turn.release()
-        waiter = _Waiter()
-        if not self._enqueue(changes, None, waiter):
+        reply = SyncReply()
+        if not self._takes_changes() or not self._queue.put(changes, None, reply):
             return None
         self._writer.post(self._drain)
-        return waiter.wait()
+        return reply.wait()
 
-    def commit_now(self, changes: Sequence[Change]) -> _Receipts:
+    def commit_now(self, changes: Sequence[Change]) -> Receipts:
         """As `Tier.commit_now`: never before what is queued."""
         if self._queue or not self._is_ready() or self._writes.state is not Circuit.CLOSED:
             return None
@@ -315,29 +281,10 @@ class StoreTier:
         finally:
             self._turn.release()
 
-    def _enqueue(self, changes: Sequence[Change], lane: _Lane | None, reply: _Future | _Waiter) -> bool:
-        """Put an order into the queue; False where it is owed at once."""
-        if not self._wanted or self._writes.is_shut(self._clock.now()):
-            return False
-        envelopes = [len(change.envelope) for change in changes if type(change) is Put]
-        weight = _CHANGE_BYTES * len(changes) + sum(envelopes)
-        with self._guard:
-            if envelopes and self._queued_bytes + weight > MAX_QUEUED_BYTES:
-                return False
-            self._queued_bytes += weight
-        self._queue.append((changes, weight, lane, reply))
-        return True
+    def _takes_changes(self) -> bool:
+        return self._wanted and not self._writes.is_shut(self._clock.now())
 
-    def _lane_of(self, loop: asyncio.AbstractEventLoop) -> _Lane:
-        with self._guard:
-            lane = self._lanes.get(loop)
-            if lane is None:
-                self._lanes = {one: its for one, its in self._lanes.items() if not one.is_closed()}
-                lane = self._lanes[loop] = _Lane(loop)
-            self._lane = lane
-        return lane
-
-    def _wake(self, lane: _Lane) -> None:
+    def _wake(self, lane: Lane) -> None:
         """At the end of a loop tick: have written what the tick asked for."""
         lane.is_waking = False
         self._writer.post(self._drain)
@@ -346,36 +293,39 @@ class StoreTier:
         """Write until nothing waits; what comes while a batch is written makes the next batch."""
         while self._queue:
             with self._turn:
-                orders = self._take()
+                orders = self._queue.take()
                 replies = self._apply(orders)
-            _deliver(orders, replies)
+            deliver(orders, replies)
 
-    def _take(self) -> list[_Order]:
-        orders: list[_Order] = []
-        count = weight = 0
-        while self._queue and count < _MAX_BATCH:
-            order = self._queue.popleft()
-            count += len(order[0])
-            weight += order[1]
-            orders.append(order)
-        with self._guard:
-            self._queued_bytes -= weight
-        return orders
-
-    def _apply(self, orders: list[_Order]) -> list[_Receipts]:
+    def _apply(self, orders: list[Order]) -> list[Receipts]:
         """Write orders as one batch; where that fails in a way no store should, each by itself."""
         if len(orders) == 1:
             return [self._commit(orders[0][0])]
         try:
             receipts = self._commit(list(chain.from_iterable(order[0] for order in orders)), strict=True)
         except Exception:  # noqa: BLE001  # one order may be the cause, and the others shall not bear it
-            return [self._commit(order[0]) for order in orders]
+            return self._apply_singly(orders)
         if receipts is None:
             return [None] * len(orders)
         rest = iter(receipts)
         return [list(islice(rest, len(order[0]))) for order in orders]
 
-    def _commit(self, changes: Sequence[Change], *, strict: bool = False) -> _Receipts:
+    def _apply_singly(self, orders: list[Order]) -> list[Receipts]:
+        """Write each order by itself; only if none can be written is the store to blame."""
+        replies: list[Receipts] = []
+        failure: Exception | None = None
+        for order in orders:
+            try:
+                replies.append(self._commit(order[0], strict=True))
+            except Exception as error:  # noqa: BLE001  # this order is owed, the next may be sound
+                self.errors += 1
+                failure = error
+                replies.append(None)
+        if failure is not None and not any(replies):
+            self._failed(self._writes, failure)
+        return replies
+
+    def _commit(self, changes: Sequence[Change], *, strict: bool = False) -> Receipts:
         """Write changes with the turn held; None where they are owed. ``strict`` lets through what is no StoreError."""
         if not self._writes.allows(self._clock.now()) or not self._reopen():
             return None
@@ -458,9 +408,7 @@ class StoreTier:
 
     def check(self) -> list[str]:
         """As `Tier.check`, with the queue's books; call it while nothing is being written."""
-        with self._guard:
-            waiting = sum(weight for _, weight, _, _ in self._queue)
-            faults = [] if waiting == self._queued_bytes else [f"{waiting} bytes wait, {self._queued_bytes} on the books"]
+        faults = self._queue.check()
         return faults + self.store.check() if self._opened else faults
 
     # -- up and down --------------------------------------------------------------------------------------------
@@ -506,7 +454,7 @@ class StoreTier:
 
     def _tell(self) -> None:
         """Call back if the tier went down or came up since it was last told."""
-        with self._guard:
+        with self._telling:
             reason = self.down
             if (reason is not None) == self._was_down:
                 return
@@ -525,9 +473,9 @@ class StoreTier:
             try:
                 result = act()
             except Exception as error:  # noqa: BLE001  # raised where it is awaited
-                _tell_loop(loop, _fail, future, error)
+                tell_loop(loop, fail, future, error)
             else:
-                _tell_loop(loop, _settle, future, result)
+                tell_loop(loop, settle, future, result)
 
         worker.post(run)
         return await future
@@ -548,40 +496,6 @@ def _sentence(error: Exception) -> str:
 def _stop(*workers: Worker) -> None:
     for worker in workers:
         worker.stop()
-
-
-def _settle(future: "asyncio.Future[_T]", result: _T) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: "asyncio.Future[_T]", error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
-
-
-def _tell_loop(loop: asyncio.AbstractEventLoop, act: Callable[..., object], *args: object) -> None:
-    """Have an event loop act from another thread, unless it is closed and nobody waits."""
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(act, *args)
-
-
-def _settle_all(pairs: list[tuple[_Future, _Receipts]]) -> None:
-    for future, receipts in pairs:
-        if not future.done():
-            future.set_result(receipts)
-
-
-def _deliver(orders: list[_Order], replies: list[_Receipts]) -> None:
-    """Hand out receipts: one call to each loop, whatever the number of callers."""
-    by_lane: dict[_Lane, list[tuple[_Future, _Receipts]]] = {}
-    for (_, _, lane, reply), receipts in zip(orders, replies, strict=True):
-        if isinstance(reply, _Waiter):
-            reply.tell(receipts)
-        elif lane is not None:
-            by_lane.setdefault(lane, []).append((reply, receipts))
-    for lane, pairs in by_lane.items():
-        _tell_loop(lane.loop, _settle_all, pairs)
 
 
 _tiers: weakref.WeakSet[StoreTier] = weakref.WeakSet()

@@ -235,10 +235,10 @@ class MemoryTier:
         return incoming
 
     def _grow(self) -> None:
-        """Tell the policies how many entries there are, at each quarter more."""
-        self._sized = max(self._count * 5 // 4, 16)
+        """Tell the policies how many entries there may be soon, at each quarter more."""
+        self._sized = min(max(self._count * 5 // 4, 16), self._max_count)
         for policy in self._ranks:
-            policy.grow(self._count)
+            policy.grow(self._sized)
 
     def _unlist(self, entry: Entry) -> None:
         table = self._tables[entry.space]

@@ -1,4 +1,4 @@
-"""An embedded store in one SQLite file: the disk tier where segments cannot be had, and the ``sqlite:///`` database tier.
+"""An embedded store in one SQLite file: the disk tier where segments cannot be had, and the ``sqlite:///`` database.
 
 Rows are found by the first 64 bits of their digest, so that a random row number is a random sample of the store, and
 eviction needs no index: it ranks a sample, as Redis does. The file runs in WAL mode without mmap, so that a file cut
@@ -19,7 +19,7 @@ from genesis_cache.tiers.base import Buffer, Change, Found, Kind, Notice, Positi
 from genesis_cache.tiers.leases import FileLeases
 from genesis_cache.tiers.sqlite_batch import ROW_BYTES, Books, ident_of, notice_of
 from genesis_cache.tiers.sqlite_links import Links, Rows, check_folder
-from genesis_cache.tiers.sqlite_schema import Statements, examine, is_damage, prepare
+from genesis_cache.tiers.sqlite_schema import SqliteErrors, Statements, books_of, corrupt, examine, is_damage, prepare
 from genesis_cache.tiers.sqlite_writing import PAGE, Writing, limits_of
 
 MIN_BYTES = 512 * 1024
@@ -44,7 +44,7 @@ class SqliteStore:
     ``intact`` replaces the checksum that the store keeps beside each row. `ValueError` for a ``max_bytes`` too small.
     """
 
-    def __init__(  # noqa: PLR0913  # each is a setting of its own
+    def __init__(
         self,
         path: Path | str,
         max_bytes: int,
@@ -60,7 +60,7 @@ class SqliteStore:
         self._clock = clock
         self._by_size = evict == "size"
         self._intact = intact
-        self._limits = limits_of(max_bytes)
+        self._limits = limits_of(max_bytes, by_size=self._by_size)
         self._sql = Statements(name)
         self._links = Links(self.path, self._configure)
         self._leases = FileLeases(Path(f"{self.path}-lease"))
@@ -68,12 +68,20 @@ class SqliteStore:
         self._touched = self._writing.touched
         self._verified: dict[int, int] = {}
         self._suspect = False
+        """Whether a read met something that an examination must judge."""
+        self._doomed = False
+        """Whether a read met damage that leaves no choice."""
         self._rebuilt = 0
 
     @property
     def origin(self) -> int:
         """This handle's number in the notices it writes; a forked child gets its own."""
         return self._writing.origin
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open in this process."""
+        return self._links.is_open
 
     # -- opening ------------------------------------------------------------------------------------------------
 
@@ -90,7 +98,7 @@ class SqliteStore:
         """As `Store.close`."""
         with self._links.writing:
             if self._links.is_open:
-                with contextlib.suppress(StoreError, sqlite3.Error):  # what was read is only of use, not owed
+                with contextlib.suppress(StoreError, *SqliteErrors):  # what was read is only of use, not owed
                     self._writing.note_touched()
                 self._links.detach()
             self._leases.close()
@@ -103,7 +111,7 @@ class SqliteStore:
             self._prepare(writer)
             if not self._writing.bounds_file or writer.execute("PRAGMA page_count").fetchone()[0] <= self._max_pages:
                 return
-        except sqlite3.Error as error:
+        except SqliteErrors as error:
             if not is_damage(error):
                 self._links.detach()
                 raise
@@ -116,7 +124,7 @@ class SqliteStore:
         """Make the tables. A new log begins at 0, but beyond the one before where it takes the place of a lost one."""
         start = int(self._clock.wall() * 1e6) if self._rebuilt else 0
         prepare(writer, self._sql, rebuilt=self._rebuilt, start=start)
-        self._suspect = False
+        self._suspect = self._doomed = False
 
     @property
     def _max_pages(self) -> int:
@@ -154,7 +162,7 @@ class SqliteStore:
         found = self.get_within(address, _ANY_SIZE)
         return None if found is MISSING else found
 
-    def get_within(self, address: Address, max_bytes: int) -> Buffer | None | Missing:
+    def get_within(self, address: Address, max_bytes: int) -> Buffer | Missing | None:
         """As `get`, but MISSING where the envelope has more than ``max_bytes``."""
         ident = ident_of(address.digest)
         rows = self._rows(self._sql.get, (max_bytes, ident, address.digest, self._clock.wall()))
@@ -163,9 +171,9 @@ class SqliteStore:
         envelope, checksum = rows[0]
         if envelope is None:
             return MISSING
-        if len(envelope) <= _ALWAYS_CHECKED or self._verified.get(ident) != checksum:
-            if not self._is_intact(ident, envelope, checksum):
-                return None
+        is_known = len(envelope) > _ALWAYS_CHECKED and self._verified.get(ident) == checksum
+        if not is_known and not self._is_intact(ident, envelope, checksum):
+            return None
         if ident not in self._touched and len(self._touched) < _MAX_TOUCHED:
             self._touched.add(ident)
         return envelope  # type: ignore[no-any-return]  # the column holds nothing but bytes
@@ -178,44 +186,67 @@ class SqliteStore:
     def position(self) -> Position:
         """As `Store.position`: one query."""
         if self._links.has_moved():
+            self._suspect = True
             raise StoreError(f"{self.path} was taken away: the next write makes it anew")
-        return Position(*self._rows(self._sql.position)[0])
+        epoch, seq, _ = self._reach()
+        return Position(epoch, seq)
 
     def notices(self, after: Position) -> list[Notice] | None:
         """As `Store.notices`."""
-        lines = self._rows(self._sql.notices, (after.seq,))
-        epoch, seq, log_start = self._rows(self._sql.reach)[0]  # after the lines, so that a trim between them shows
+        notices = self._notices(self._sql.notices, (after.seq,))
+        epoch, seq, log_start = self._reach()  # after the lines, so that a trim between them shows
         if after.epoch != epoch or not log_start <= after.seq <= seq:
             return None
-        return [notice_of(name, seq, origin) for seq, name, origin in lines]
+        return notices
 
     def floors(self) -> list[Notice]:
         """As `Store.floors`; where too many were kept, a CLEAR stands for the oldest."""
-        floors = [notice_of(name, seq, 0) for name, seq in self._rows(self._sql.floors)]
+        floors = self._notices(self._sql.floors)
         merged = Notice(Kind.CLEAR, "", None, "", self._books().cleared)
         return [merged, *floors] if merged.seq and merged not in floors else floors
 
     def scan(self) -> Iterator[Found]:
         """As `Store.scan`."""
         last: int | None = None
-        while rows := self._rows(self._sql.scan, (_LOWEST if last is None else last, last, self._clock.wall(), _SCAN_ROWS)):
+        start = _LOWEST
+        while rows := self._rows(self._sql.scan, (start, last, self._clock.wall(), _SCAN_ROWS)):
+            start = last = rows[-1][0]
             for ident, envelope, checksum, read in rows:
-                last = ident
                 if self._is_intact(ident, envelope, checksum):
                     yield Found(envelope, bool(read) or ident in self._touched)
 
     def _rows(self, statement: str, values: Sequence[object] = ()) -> Rows:
         try:
             return self._links.rows(statement, values)
-        except sqlite3.Error as error:
+        except SqliteErrors as error:
             self._suspect = self._suspect or is_damage(error)
             raise StoreError(f"{self.path} cannot be read: {error}") from error
 
+    def _notices(self, statement: str, values: Sequence[object] = ()) -> list[Notice]:
+        notices = [notice_of(*row) for row in self._rows(statement, values)]
+        sound = [notice for notice in notices if notice is not None]
+        if len(sound) < len(notices):
+            self._doomed = True
+            raise StoreError(f"{self.path} has lost notices to damage: the next write makes it anew")
+        return sound
+
+    def _reach(self) -> tuple[int, int, int]:
+        """The log's epoch, its last sequence, and the one after which it begins."""
+        for epoch, seq, log_start in self._rows(self._sql.reach):
+            return epoch, seq, log_start
+        self._doomed = True
+        raise StoreError(f"{self.path} has lost its books: the next write makes it anew")
+
     def _books(self) -> Books:
-        return Books(*self._rows(self._sql.books)[0])
+        try:
+            return books_of(next(iter(self._rows(self._sql.books)), None))
+        except sqlite3.Error as error:
+            self._doomed = True
+            raise StoreError(f"{self.path} cannot be read: {error}") from error
 
     def _is_intact(self, ident: int, envelope: bytes, checksum: int) -> bool:
-        if not (crc32(envelope) == checksum if self._intact is None else self._intact(envelope)):
+        intact = self._intact
+        if type(envelope) is not bytes or not (crc32(envelope) == checksum if intact is None else intact(envelope)):
             self._writing.bad.add((ident, checksum))
             return False
         if len(envelope) > _ALWAYS_CHECKED:
@@ -256,8 +287,10 @@ class SqliteStore:
                 self._links.detach()
                 self._start(doubtful=self._suspect)
             try:
+                if self._doomed:
+                    raise corrupt("a read found damaged books")
                 return act()
-            except sqlite3.Error as error:
+            except SqliteErrors as error:
                 if not is_damage(error):
                     raise
                 self._leases.open()
@@ -268,7 +301,7 @@ class SqliteStore:
     def _faults(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, OSError) as error:
+        except (*SqliteErrors, OSError) as error:
             raise StoreError(f"{self.path} cannot be {verb}: {error}") from error
 
     # -- leases and figures -------------------------------------------------------------------------------------
@@ -306,7 +339,7 @@ class SqliteStore:
         writer.execute("BEGIN")
         try:
             faults = [line for (line,) in writer.execute("PRAGMA integrity_check") if line != "ok"]
-            books = Books(*writer.execute(self._sql.books).fetchone())
+            books = books_of(writer.execute(self._sql.books).fetchone())
             entries, envelopes, misfits = writer.execute(self._sql.count).fetchone()
             lines, first, last = writer.execute(self._sql.count_log).fetchone()
         finally:

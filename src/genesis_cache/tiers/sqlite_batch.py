@@ -15,7 +15,7 @@ from genesis_cache.tiers.base import Change, Drop, Kill, Kind, Notice, Put, Rece
 
 ROW_BYTES = 112  # what a row and its index line take beside the envelope
 
-_encode_name = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder().encode
 _decode_name = msgspec.msgpack.Decoder(tuple[Kind, str, str | None, str]).decode
 
 _OUTDATED = Receipt(refused=True)
@@ -41,6 +41,10 @@ class Books(msgspec.Struct):
     rebuilt: int
     cleared: int
     """Sequence of the last notice that killed everything."""
+
+    def checksum(self) -> int:
+        """What is stored beside them, so that damaged books are known."""
+        return crc32(_encode(msgspec.structs.astuple(self)))
 
     def without(self, rows: "Sequence[Victim]") -> None:
         """Take deleted rows off the books."""
@@ -80,11 +84,18 @@ def ident_of(digest: bytes) -> int:
 
 def name_of(notice: Notice) -> bytes:
     """What a notice kills, as bytes that are equal for equal targets."""
-    return _encode_name((notice.kind, notice.namespace, notice.owner, notice.name))
+    return _encode((notice.kind, notice.namespace, notice.owner, notice.name))
 
 
-def notice_of(name: bytes, seq: int, origin: int) -> Notice:
-    """The notice that `name_of` encoded."""
+def checksum_of(name: bytes, seq: int) -> int:
+    """What is stored beside a notice, so that a damaged one is known."""
+    return crc32(name, seq & 0xFFFFFFFF)
+
+
+def notice_of(name: bytes, seq: int, origin: int, checksum: int) -> Notice | None:
+    """The notice that `name_of` encoded; None where it is damaged."""
+    if not isinstance(name, bytes) or checksum_of(name, seq) != checksum:
+        return None
     kind, namespace, owner, key = _decode_name(name)
     return Notice(kind, namespace, owner, key, seq, origin)
 
@@ -110,8 +121,8 @@ class Batch:
         """Row numbers to delete."""
         self.killed: dict[int, int] = {}
         """Slots of the table of kills to raise."""
-        self.log: list[tuple[int, bytes, int]] = []
-        self.floors: dict[bytes, int] = {}
+        self.log: list[tuple[int, bytes, int, int]] = []
+        self.floors: dict[bytes, tuple[bytes, int, int]] = {}
 
     def knows(self, rows: Iterable[tuple[int, int, int | None, int]], kills: Iterable[tuple[int, int]]) -> None:
         """Take in the stored rows and kills that the changes name."""
@@ -157,8 +168,8 @@ class Batch:
         return Receipt(seq) if seq else _DONE
 
     def _is_outdated(self, ident: int, row: Row | None, since: int) -> bool:
-        if not self._books.start <= since <= self._books.seq:
-            return True  # read from a log that is not this one
+        if not self._books.start <= since <= self._books.seq or since < self._books.cleared:
+            return True  # read from a log that is not this one, or before everything was killed
         return (row is not None and row.changed > since) or self._kills.get(self.slot_of(ident), 0) > since
 
     def _store(self, ident: int, put: Put, made: int, changed: int) -> None:
@@ -194,17 +205,17 @@ class Batch:
 
     def _kill(self, notice: Notice) -> Receipt:
         seq = self._append(name := name_of(notice), notice.origin)
-        self.floors[name] = seq
+        self.floors[name] = name, seq, checksum_of(name, seq)
         if notice.kind is Kind.CLEAR and not notice.namespace and notice.owner is None:
             self._books.cleared = seq
         return Receipt(seq)
 
     def _tell(self, kind: Kind, address: Address) -> int:
-        return self._append(_encode_name((kind, address.scope.namespace, address.scope.owner, address.key)))
+        return self._append(_encode((kind, address.scope.namespace, address.scope.owner, address.key)))
 
     def _append(self, name: bytes, origin: int = 0) -> int:
         self._books.seq += 1
-        self.log.append((self._books.seq, name, origin or self._origin))
+        self.log.append((self._books.seq, name, origin or self._origin, checksum_of(name, self._books.seq)))
         return self._books.seq
 
 

@@ -22,6 +22,7 @@ WRITE_PATIENCE_S = 2.0
 
 _SUFFIXES = ("", "-wal", "-shm", "-journal")
 
+_Identity = tuple[int, int]  # device and number of a file
 Rows = list[Any]  # tuples whose types each statement knows
 
 
@@ -52,6 +53,8 @@ class Links:
 
     def __init__(self, path: Path, configure: Callable[[sqlite3.Connection], None]) -> None:
         self.path = path
+        self.patience_s = WRITE_PATIENCE_S
+        """How long a writer waits for the lock of another process."""
         self._configure = configure
         self.writing = threading.Lock()
         """Held by whoever uses the writer; taken before everything else."""
@@ -59,7 +62,8 @@ class Links:
         self._mine = _Mine()
         self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._writer: sqlite3.Connection | None = None
-        self._identity: tuple[int, int] | None = None
+        self._identity: _Identity | None = None
+        self._log_identity: _Identity | None = None
         _all_links.add(self)
 
     @property
@@ -83,13 +87,14 @@ class Links:
         if self._writer is None:
             if self._identity is None:
                 raise StoreError(f"{self.path} is not open")
-            writer = _connect(self.path, WRITE_PATIENCE_S)
+            writer = _connect(self.path, self.patience_s)
             try:
                 self._configure(writer)
             except BaseException:
                 writer.close()
                 raise
             self._writer = writer
+            self._log_identity = self._identity_of_log()
         return self._writer
 
     def rows(self, statement: str, values: Sequence[object] = ()) -> Rows:
@@ -103,11 +108,20 @@ class Links:
                     return reader.connection.execute(statement, values).fetchall()
 
     def has_moved(self) -> bool:
-        """Whether the file under this path is no longer the one that was opened."""
+        """Whether the file under this path, or its write-ahead log, is no longer the one that was opened."""
+        if self._identity is None:
+            return False
         try:
-            return _identity_of(self.path, make=False) != self._identity
+            moved = _identity_of(self.path, make=False) != self._identity
         except OSError:
             return True
+        return moved or (self._log_identity is not None and self._identity_of_log() != self._log_identity)
+
+    def _identity_of_log(self) -> "_Identity | None":
+        try:
+            return _identity_of(Path(f"{self.path}-wal"), make=False)
+        except OSError:
+            return None
 
     def size_of(self, suffix: str) -> int:
         """Bytes of the file or of one of its companions; 0 where there is none."""
@@ -146,7 +160,7 @@ class Links:
                 reader.close()
         if self._writer is not None:
             self._writer.close()
-            self._writer = None
+            self._writer = self._log_identity = None
 
     def _let_go(self) -> None:
         self._joining.release()
@@ -156,19 +170,21 @@ def check_folder(folder: Path) -> None:
     """Make a folder that only this user can enter, or see that nobody else can write to the one there is."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_mode & 0o022 or (
-        hasattr(os, "geteuid") and status.st_uid != os.geteuid()
+    if (
+        not stat.S_ISDIR(status.st_mode)
+        or status.st_mode & 0o022
+        or (hasattr(os, "geteuid") and status.st_uid != os.geteuid())
     ):
         raise StoreError(f"{folder} can be written to by others: give the cache a folder of its own, mode 0700")
 
 
-def _identity_of(path: Path, *, make: bool) -> tuple[int, int]:
+def _identity_of(path: Path, *, make: bool) -> _Identity:
     """Device and number of the file, which must be a regular one and no link; made empty for this user alone."""
     if make and not os.path.lexists(path):  # to open and close a file that is there would drop SQLite's locks on it
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, flags, 0o600))
-    status = os.lstat(path)  # noqa: PTH116  # on the write path, four times cheaper
+    status = os.lstat(path)
     if not stat.S_ISREG(status.st_mode):
         raise StoreError(f"{path} is not a regular file: remove it or choose another path")
     return status.st_dev, status.st_ino

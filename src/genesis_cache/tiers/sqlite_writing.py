@@ -9,14 +9,15 @@ import os
 import random
 import secrets
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from genesis_cache.tiers.base import Change, Kill, Put, Receipt, StoreError
 from genesis_cache.tiers.sqlite_batch import ROW_BYTES, Batch, Books, Victim, ident_of, victims
-from genesis_cache.tiers.sqlite_links import WRITE_PATIENCE_S, Links
-from genesis_cache.tiers.sqlite_schema import Statements, is_busy, is_full
+from genesis_cache.tiers.sqlite_links import Links
+from genesis_cache.tiers.sqlite_schema import Statements, books_of, is_busy, is_full, sealed
 
 PAGE = 4096
 _FRAME = PAGE + 24  # a page in the write-ahead log
@@ -26,6 +27,7 @@ _FIXED_PAGES = 24  # books, floors, list of free pages, upper levels of the tree
 _SLIM_PAGES = 6  # at most written for a change without its envelope: leaves, siblings, index, kill, notice
 _SMALL_PAGES = 64  # a batch that may be written on the event loop
 _ATTEMPTS = 4
+_WAL_ATTEMPTS = 9  # half a second in all
 _SAMPLE = 256  # rows ranked for an eviction
 _MANY_TOUCHED = 1024  # reads after which a commit notes them
 _TOUCH_GRAIN_S = 60.0  # a use is not noted again within so many seconds
@@ -49,9 +51,9 @@ class Limits(msgspec.Struct, frozen=True):
     log_rows: int
 
 
-def limits_of(max_bytes: int) -> Limits:
-    """A quarter for the write-ahead log (32 MiB at most), the rest for the database."""
-    wal_pages = min(max(max_bytes // PAGE // 4, 48), 8192)
+def limits_of(max_bytes: int, *, by_size: bool) -> Limits:
+    """Of files a quarter goes to the write-ahead log (32 MiB at most), the rest to the database."""
+    wal_pages = 8192 if by_size else min(max(max_bytes // PAGE // 4, 48), 8192)
     wal_bytes = 32 + wal_pages * _FRAME
     shm_bytes = _SHM_BYTES * (1 + (wal_pages + 34) // 4096)
     batch_pages = wal_pages * 3 // 4
@@ -128,7 +130,7 @@ class Writing:
                 return None
             raise
         finally:
-            writer.execute(f"PRAGMA busy_timeout={WRITE_PATIENCE_S * 1e3:.0f}")
+            writer.execute(f"PRAGMA busy_timeout={self._links.patience_s * 1e3:.0f}")
 
     def _parts(self, changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
         """The batch in pieces that may be written in one transaction."""
@@ -166,9 +168,7 @@ class Writing:
     def _write(self, books: Books, changes: Sequence[Change]) -> list[Receipt]:
         """Decide a batch on the rows it names, then write what came of it."""
         writer, sql, before = self._links.writer(), self._sql, books.seq
-        batch = Batch(
-            books, slots=self._limits.slots, widest=self._limits.widest, now=self._wall(), origin=self.origin
-        )
+        batch = Batch(books, slots=self._limits.slots, widest=self._limits.widest, now=self._wall(), origin=self.origin)
         idents = list({ident_of(change.address.digest) for change in changes if not isinstance(change, Kill)})
         for start in range(0, len(idents), _SELECT):
             some = idents[start : start + _SELECT]
@@ -181,7 +181,7 @@ class Writing:
             (sql.put, list(batch.puts.values())),
             (sql.kill, list(batch.killed.items())),
             (sql.tell, batch.log),
-            (sql.floor, list(batch.floors.items())),
+            (sql.floor, list(batch.floors.values())),
         ):
             if rows:
                 writer.executemany(statement, rows)
@@ -215,17 +215,22 @@ class Writing:
         writer = self._links.writer()
         self._begin(writer, pages + _FIXED_PAGES)
         try:
-            books = Books(*writer.execute(self._sql.books).fetchone())
+            books = self._books()
             yield books
-            writer.execute(self._sql.keep_books, msgspec.structs.astuple(books))
+            writer.execute(self._sql.keep_books, sealed(books))
             writer.execute("COMMIT")
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # a full disk or a damaged file has rolled back by itself
                 writer.execute("ROLLBACK")
             raise
 
+    def _books(self) -> Books:
+        return books_of(self._links.writer().execute(self._sql.books).fetchone())
+
     def _begin(self, writer: sqlite3.Connection, pages: int) -> None:
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_WAL_ATTEMPTS):
+            if attempt:
+                time.sleep(0.001 * 2**attempt)  # another process is at the same checkpoint, for which SQLite waits not
             if not self._fits_wal(pages):
                 self.checkpoint()
             writer.execute("BEGIN IMMEDIATE")
@@ -248,8 +253,7 @@ class Writing:
         incoming = sum(len(change.envelope) + ROW_BYTES for change in changes if isinstance(change, Put))
         if incoming == 0:
             return 0
-        writer = self._links.writer()
-        size = Books(*writer.execute(self._sql.books).fetchone()).size
+        writer, size = self._links.writer(), self._books().size
         if not self.bounds_file:
             return size + min(incoming, self._limits.max_bytes) - self._limits.max_bytes
         used: int = writer.execute("PRAGMA page_count").fetchone()[0]
@@ -302,8 +306,7 @@ class Writing:
         self.note_touched()
         removed = self._sweep_expired(is_over) + self._sweep_cleared(is_over)
         if not self.bounds_file:
-            size = Books(*self._links.writer().execute(self._sql.books).fetchone()).size
-            self.evict(size - self._limits.max_bytes)
+            self.evict(self._books().size - self._limits.max_bytes)
         if not self.guest:
             self.checkpoint()
         return removed

@@ -48,7 +48,7 @@ class EvictionPolicy(Protocol):
         """How many entries it orders, or their weight if it was made ``by_weight``; 0 if there is none."""
 
     def grow(self, entries: int) -> None:
-        """Hear that there are so many entries, from time to time and before there are a third more."""
+        """Hear that there are up to so many entries, before there are; at each quarter more or so."""
 
     def insert(self, entry: Entry) -> None:
         """Take in an entry whose key it does not hold; sets ``entry.home``."""

@@ -43,9 +43,10 @@ class TinyLfuPolicy:
         ghost = self._ghosts.take(digest)
         window = self._window
         (self._place(ghost) if ghost else window).push(entry)
-        self.size += entry.weight if self._by_weight else 1
-        if window.size > self._share * self.size:
-            self._shrink_window()
+        size = entry.weight if self._by_weight else 1
+        self.size += size
+        if window.size > self._share * self.size + size:
+            self._shrink_window(size)
 
     def replace(self, old: Entry, new: Entry) -> None:
         """Same place; the change counts as a use."""
@@ -68,9 +69,7 @@ class TinyLfuPolicy:
         window, probation = self._window, self._probation
         if window.size + (incoming if self._by_weight else 1) > self._share * self.size and window.size:
             candidate = window.take_unmarked() or self._unmarked(window)
-            victim = probation.peek()
-            if victim is None or victim.mark:
-                victim = self._victim()
+            victim = self._victim()
             if victim is None or not self._beats(candidate, victim):
                 self._ghosts.add(hash(candidate.key) ^ candidate.space, REJECTED)
                 self.size -= candidate.weight if self._by_weight else 1
@@ -107,16 +106,17 @@ class TinyLfuPolicy:
         del ghost
         return self._window
 
-    def _shrink_window(self) -> None:
-        """Put the window's oldest on probation while it is above its share, but leave it one entry."""
+    def _shrink_window(self, slack: int) -> None:
+        """Put the window's oldest on probation while it is above its share by more than what has just come in."""
         for _ in range(MOVES):
-            if self._window.size <= max(self._share * self.size, 1):
+            if self._window.size <= self._share * self.size + slack:
                 break
-            entry = self._unmarked(self._window)
-            if self._window.peek() is None:
-                self._window.push(entry)
-                break
-            self._probation.push(entry)
+            entry = self._window.take()
+            if entry.mark:
+                self._notice(entry)
+                self._protected.push(entry)
+            else:
+                self._probation.push(entry)
 
     def _beats(self, candidate: Entry, victim: Entry) -> bool:
         theirs, ours = hash(candidate.key) ^ candidate.space, hash(victim.key) ^ victim.space
@@ -126,23 +126,21 @@ class TinyLfuPolicy:
 
     def _victim(self) -> Entry | None:
         """The oldest entry on probation without a mark, which stays there; marked ones become protected."""
-        probation, protected = self._probation, self._protected
-        entry = probation.peek()
         for _ in range(MOVES):
-            if entry is None:
-                if not protected.size:
-                    return None
-                probation.push(self._unmarked(protected))
-            elif not entry.mark:
+            entry = self._on_probation()
+            if entry is None or not entry.mark:
                 return entry
-            else:
-                probation.skip(entry)
-                self._notice(entry)
-                protected.push(entry)
-                if protected.size > PROTECTED_SHARE * (probation.size + protected.size):
-                    probation.push(self._unmarked(protected))
-            entry = probation.peek()
-        return entry
+            self._probation.skip(entry)
+            self._notice(entry)
+            self._protected.push(entry)
+        return self._on_probation()
+
+    def _on_probation(self) -> Entry | None:
+        """The oldest entry on probation, once the protected part has given back what is above its share."""
+        protected = self._protected
+        while protected.size > PROTECTED_SHARE * (self.size - self._window.size):
+            self._probation.push(self._unmarked(protected))
+        return self._probation.peek()
 
     def _unmarked(self, queue: Queue) -> Entry:
         """Out of a queue: its oldest entry without a mark; marked ones go to its end."""

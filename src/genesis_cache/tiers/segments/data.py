@@ -4,7 +4,6 @@ A mapping is made only after a look at the file's size, and files keep their siz
 one cannot end in a signal. A segment that was removed stays readable to whoever still has a view of it.
 """
 
-import errno
 import mmap
 import os
 import zlib
@@ -15,7 +14,7 @@ import msgspec
 
 from genesis_cache.tiers.base import Put
 from genesis_cache.tiers.segments import layout
-from genesis_cache.tiers.segments.folder import Folder, segment_name
+from genesis_cache.tiers.segments.folder import Folder, segment_name, write_all
 from genesis_cache.tiers.segments.layout import BODY, CORE, FIRST_RECORD, GRAIN, GRAIN_BITS, RECORD, Geometry, Row
 
 _CHECKSUM_BYTES = 4
@@ -158,8 +157,7 @@ class Segments:
         if self._writing[0] != number:
             self.stop_writing()
             self._writing = (number, self._folder.open_file(segment_name(number), os.O_RDWR))
-        if os.pwrite(self._writing[1], data, at) != len(data):
-            raise OSError(errno.ENOSPC, "short write")
+        write_all(self._writing[1], data, at)
 
 
 def pack_record(put: Put, seq: int) -> tuple[int, tuple[bytes, ...]]:

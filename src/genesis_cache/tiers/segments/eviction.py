@@ -6,15 +6,15 @@ A segment whose records have all expired goes first.
 """
 
 import errno
-import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.index import Index, Place, Slot
 from genesis_cache.tiers.segments.layout import FIRST_RECORD, State, record_bytes
 from genesis_cache.tiers.segments.parts import Parts
 
-_BREATH_EVERY = 128  # records or buckets of a long walk between two pauses
-_BREATH_S = 0.00005  # long enough for another thread of this process to take the interpreter
+_CHUNK_BYTES = 256 * 1024
 _KEPT_PRIORITY = 2  # HIGH: a second chance without having been read
 
 
@@ -24,12 +24,6 @@ class Survivor(NamedTuple):
     place: Place
     slot: Slot
     record: bytes
-
-
-def breathe(step: int) -> None:
-    """In a long walk: let other threads of this process run, above all an event loop."""
-    if step % _BREATH_EVERY == 0:
-        time.sleep(_BREATH_S)
 
 
 def make_room(parts: Parts, state: State, now: float) -> None:
@@ -149,11 +143,10 @@ def _evict_rest(index: Index, state: State, number: int, survivors: list[Survivo
 
 def _write_again(parts: Parts, state: State, survivors: list[Survivor]) -> None:
     """Append the survivors to the new head: the data, then the state that makes it count, then their slots."""
-    data = b"".join(survivor.record for survivor in survivors)
-    if data:
-        parts.segments.write(state.head, data, state.head_end)
     at = state.head_end
-    state.head_end += len(data)
+    for chunk in _chunks(survivors):  # not in one piece: copying many megabytes would stop all other threads
+        parts.segments.write(state.head, chunk, state.head_end)
+        state.head_end += len(chunk)
     parts.index.write_state(state)
     latest = 0.0
     for step, survivor in enumerate(survivors, 1):
@@ -164,6 +157,18 @@ def _write_again(parts: Parts, state: State, survivors: list[Survivor]) -> None:
         at += len(survivor.record)
     state.pending_from = state.head_end
     parts.index.set_hint(state.head, 0, latest)
+
+
+def _chunks(survivors: list[Survivor]) -> Iterator[bytes]:
+    records: list[bytes] = []
+    size = 0
+    for survivor in survivors:
+        records.append(survivor.record)
+        size += len(survivor.record)
+        if size >= _CHUNK_BYTES:
+            yield b"".join(records)
+            records, size = [], 0
+    yield b"".join(records)
 
 
 def drop_expired(parts: Parts, state: State, now: float) -> None:

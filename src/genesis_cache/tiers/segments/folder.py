@@ -111,8 +111,7 @@ class Folder:
         fd = self.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             preallocate(fd, size)
-            if start and os.pwrite(fd, start, 0) != len(start):
-                raise OSError(errno.ENOSPC, "short write")
+            write_all(fd, start, 0)
         except BaseException:
             os.close(fd)
             self.remove(name)
@@ -126,8 +125,11 @@ class Folder:
 
     def sizes(self) -> dict[str, int]:
         """Every file's name and size."""
-        with os.scandir(self.fd) as entries:
-            return {entry.name: entry.stat(follow_symlinks=False).st_size for entry in entries}
+        found = {}
+        for name in os.listdir(self.fd):
+            with suppress(FileNotFoundError):  # another process evicts
+                found[name] = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size
+        return found
 
     def segments(self) -> list[int]:
         """Numbers of the segments that are there, oldest first."""
@@ -154,6 +156,7 @@ def preallocate(fd: int, size: int) -> None:
 
 
 def write_all(fd: int, data: bytes | bytearray, at: int) -> None:
-    """One write at a position; a short one is an error, because a full disk is what makes it short."""
-    if os.pwrite(fd, data, at) != len(data):
-        raise OSError(errno.ENOSPC, "short write")
+    """Write all of it at a position. What cut a write short makes the next one raise and say why."""
+    written = os.pwrite(fd, data, at)
+    while written < len(data):
+        written += os.pwrite(fd, data[written:], at + written)

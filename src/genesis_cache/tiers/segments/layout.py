@@ -146,6 +146,10 @@ class State(msgspec.Struct):
     log_end: int = 0
     log_crc: int = 0
     """Running checksum over the log from its start to ``log_end``."""
+    log_cut: int = 0
+    """Where in the file before the last compaction the lines began that were kept as they were."""
+    log_rest: int = 0
+    """Where they begin in this one."""
     head: int = 0
     """Number of the segment that records are appended to; 0: none yet."""
     head_end: int = 0
@@ -162,7 +166,7 @@ class State(msgspec.Struct):
     """Which run of the machine it was last used in."""
 
 
-_STATE = struct.Struct("<16Q16sI")
+_STATE = struct.Struct("<18Q16sI")
 STATE_SIZE = _STATE.size
 
 

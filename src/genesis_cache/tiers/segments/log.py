@@ -8,49 +8,115 @@ CLEAR of everything that is older: more is forgotten than need be, and never les
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import msgspec
 
 from genesis_cache.model.keys import Address
 from genesis_cache.tiers.base import Kind, Notice
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.folder import Folder, write_all
 from genesis_cache.tiers.segments.layout import State
 
-_LENGTH = struct.Struct("<I")
-_LINE = tuple[str, str, str | None, str, int, int]  # kind, namespace, owner, name, seq, origin
+_HEAD = struct.Struct("<IBQ")  # of a line: bytes that follow, kind, sequence
+_HEAD_SIZE = _HEAD.size
+_KINDS = tuple(Kind)
+_KEY = _KINDS.index(Kind.KEY)
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(_LINE).decode
-_KINDS = {kind.value: kind for kind in Kind}
+_decode = msgspec.msgpack.Decoder(tuple[str, str | None, str, int]).decode  # namespace, owner, name, origin
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """Where a line lies in a stretch of the log, and its head."""
+
+    start: int
+    end: int
+    kind: int
+    seq: int
 
 
 def pack_notice(notice: Notice, seq: int) -> bytes:
     """A notice as its line in the log."""
-    line = _encode((notice.kind.value, notice.namespace, notice.owner, notice.name, seq, notice.origin))
-    return _LENGTH.pack(len(line)) + line
+    body = _encode((notice.namespace, notice.owner, notice.name, notice.origin))
+    return _HEAD.pack(len(body), _KINDS.index(notice.kind), seq) + body
 
 
 def pack_key_notice(address: Address, seq: int, origin: int) -> bytes:
     """The line that tells a set or a remove."""
     scope = address.scope
-    line = _encode(("key", scope.namespace, scope.owner, address.key, seq, origin))
-    return _LENGTH.pack(len(line)) + line
+    body = _encode((scope.namespace, scope.owner, address.key, origin))
+    return _HEAD.pack(len(body), _KEY, seq) + body
 
 
-def parse_notices(raw: bytes) -> list[Notice]:
-    """The notices of a stretch of the log; raises `ValueError` where it is not whole."""
-    found = []
+def lines_of(raw: bytes) -> Iterator[Line]:
+    """The lines of a stretch of the log; raises `ValueError` where it is not whole."""
     at, end = 0, len(raw)
     while at < end:
-        if at + 4 > end:
-            raise ValueError("the log ends within a line")
-        start = at + 4
-        at = start + _LENGTH.unpack_from(raw, at)[0]
-        if at > end:
-            raise ValueError("the log ends within a line")
-        kind, namespace, owner, name, seq, origin = _decode(raw[start:at])
-        found.append(Notice(_KINDS[kind], namespace, owner, name, seq, origin))
-    return found
+        if at + _HEAD_SIZE > end:
+            raise ValueError(_TORN)
+        length, kind, seq = _HEAD.unpack_from(raw, at)
+        start, at = at, at + _HEAD_SIZE + length
+        if at > end or kind >= len(_KINDS):
+            raise ValueError(_TORN)
+        yield Line(start, at, kind, seq)
+
+
+_TORN = "the log ends within a line"
+
+
+def notice_of(raw: bytes, line: Line) -> Notice:
+    """The notice that a line tells."""
+    namespace, owner, name, origin = _decode(raw[line.start + _HEAD_SIZE : line.end])
+    return Notice(_KINDS[line.kind], namespace, owner, name, line.seq, origin)
+
+
+def floors_of(raw: bytes) -> list[Notice]:
+    """The newest TAG, PATTERN and CLEAR of each name and scope, oldest first; none that a later CLEAR of all covers."""
+    newest: dict[tuple[Kind, str, str | None, str], Notice] = {}
+    cleared = 0
+    for step, line in enumerate(lines_of(raw), 1):
+        breathe(step)
+        if line.kind != _KEY:
+            notice = notice_of(raw, line)
+            newest[notice.kind, notice.namespace, notice.owner, notice.name] = notice
+            if notice.kind is Kind.CLEAR and notice.namespace == "" and notice.owner is None:
+                cleared = notice.seq
+    return sorted((notice for notice in newest.values() if notice.seq >= cleared), key=lambda notice: notice.seq)
+
+
+class Compaction(msgspec.Struct, frozen=True):
+    """What a compaction keeps: floors, then the latest lines as they are."""
+
+    floors: bytes
+    cut: int
+    """Where the latest lines begin in the old file."""
+    reach: int
+    """The last sequence before them: what was told up to it may be missing."""
+
+
+def compacted(raw: bytes, budget: int) -> Compaction:
+    """Decide what to keep, in so many bytes: half for the floors, half for the latest lines of any kind."""
+    cut = reach = 0
+    for step, line in enumerate(lines_of(raw), 1):
+        breathe(step)
+        if len(raw) - line.start <= budget // 2:
+            break
+        cut, reach = line.end, line.seq
+    left = budget // 2
+    kept: list[bytes] = []
+    for notice in reversed(floors_of(raw)):
+        if notice.seq > reach:
+            continue  # it is among the latest lines
+        packed = pack_notice(notice, notice.seq)
+        left -= len(packed)
+        if left < _CLEAR_BYTES:
+            kept.append(pack_notice(Notice(Kind.CLEAR, "", None, ""), notice.seq))
+            break
+        kept.append(packed)
+    return Compaction(b"".join(reversed(kept)), cut, reach)
+
+
+_CLEAR_BYTES = 64
 
 
 class Log:
@@ -99,54 +165,33 @@ class Log:
 
     def compact(self, state: State) -> None:
         """Begin the other file with what must be kept; the state, once written, makes it the log."""
-        kept, reach = compacted(parse_notices(self.raw(state)), self.size // 2)
-        lines = b"".join(pack_notice(notice, notice.seq) for notice in kept)
+        raw = self.raw(state)
+        kept = compacted(raw, self.size // 2)
+        lines = kept.floors + raw[kept.cut :]
         write_all(self._fds[(state.log_number + 1) & 1], lines, 0)
         state.log_number += 1
         state.log_end = len(lines)
         state.log_crc = zlib.crc32(lines)
-        state.reach = max(state.reach, reach)
+        state.log_cut, state.log_rest = kept.cut, len(kept.floors)
+        state.reach = max(state.reach, kept.reach)
+
+    def follow(self, state: State) -> None:
+        """Read on from the log's end as it is now."""
+        self._seen = (state.log_number, state.log_end, state.seq)
 
     def after(self, state: State, seq: int) -> list[Notice]:
-        """Notices later than a sequence; where the last call ended is remembered, so that only the new are read."""
+        """Notices later than a sequence. Where the last call ended is remembered, so that only the new are read."""
+        raw = self.raw(state, self._known_until(state, seq))
+        found = [notice_of(raw, line) for line in lines_of(raw) if line.seq > seq]
+        self.follow(state)
+        return found
+
+    def _known_until(self, state: State, seq: int) -> int:
+        """An offset before which nothing is later than a sequence."""
         number, end, last = self._seen
-        known = number == state.log_number and last <= seq and end <= state.log_end
-        notices = parse_notices(self.raw(state, end if known else 0))
-        if notices or not known:
-            self._seen = (state.log_number, state.log_end, state.seq)
-        return [notice for notice in notices if notice.seq > seq]
-
-
-def floors_of(notices: Iterable[Notice]) -> list[Notice]:
-    """The newest TAG, PATTERN and CLEAR of each name and scope, oldest first."""
-    newest: dict[tuple[Kind, str, str | None, str], Notice] = {}
-    for notice in notices:
-        if notice.kind is not Kind.KEY:
-            newest[notice.kind, notice.namespace, notice.owner, notice.name] = notice
-    return sorted(newest.values(), key=lambda notice: notice.seq)
-
-
-def compacted(notices: list[Notice], budget: int) -> tuple[list[Notice], int]:
-    """What a compaction keeps, in order and within so many bytes, and the sequence after which nothing is missing."""
-    sizes = {notice.seq: len(pack_notice(notice, notice.seq)) for notice in notices}
-    kept: dict[int, Notice] = {}
-    left = budget // 2
-    for notice in reversed(notices):  # the latest of all kinds, for those who follow
-        left -= sizes[notice.seq]
-        if left < 0:
-            break
-        kept[notice.seq] = notice
-    reach = max((notice.seq for notice in notices if notice.seq not in kept), default=0)
-    left = budget // 2 - 64
-    folded = 0
-    for notice in reversed(floors_of(notices)):
-        if notice.seq in kept:
-            continue
-        left -= sizes[notice.seq]
-        if left < 0:
-            folded = notice.seq
-            break
-        kept[notice.seq] = notice
-    if folded:
-        kept[folded] = Notice(Kind.CLEAR, "", None, "", folded)
-    return [kept[seq] for seq in sorted(kept)], reach
+        if last > seq:
+            return 0
+        if number == state.log_number:
+            return end
+        moved = number + 1 == state.log_number and end >= state.log_cut
+        return end - state.log_cut + state.log_rest if moved else 0

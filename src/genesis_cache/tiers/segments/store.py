@@ -15,6 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.keys import Address
 from genesis_cache.tiers.base import (
@@ -28,6 +30,7 @@ from genesis_cache.tiers.base import (
     StoreStats,
 )
 from genesis_cache.tiers.segments import eviction, opening, upkeep
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.data import Mapped, Segments
 from genesis_cache.tiers.segments.folder import Folder, in_words, plainly
 from genesis_cache.tiers.segments.layout import (
@@ -46,7 +49,7 @@ from genesis_cache.tiers.segments.layout import (
     State,
 )
 from genesis_cache.tiers.segments.locks import Leases, Presence, WriterLock
-from genesis_cache.tiers.segments.log import Log, floors_of, parse_notices
+from genesis_cache.tiers.segments.log import Log, floors_of
 from genesis_cache.tiers.segments.parts import Parts
 from genesis_cache.tiers.segments.writing import Batch, VersionOf
 
@@ -99,7 +102,7 @@ class SegmentStore:
         self._presence = Presence(self._folder)
         self._leases = Leases(self._folder)
         self._opening = threading.RLock()
-        self._parts: Parts | None = None
+        self._batch: Batch | None = None
         self._sweep_at = 0
         self._recount = False
         # what `get` needs, flat: the mapped index (None while closed), its geometry, the segments, whether to mark
@@ -115,7 +118,7 @@ class SegmentStore:
     def open(self) -> None:
         """Make or open it. Whoever opens it while nobody else does checks its books and makes it anew if need be."""
         with self._opening:
-            if self._parts is not None:
+            if self._batch is not None:
                 return
             try:
                 with in_words("open the store"):
@@ -148,17 +151,16 @@ class SegmentStore:
         self._buckets_at, self._buckets = geometry.buckets_at, geometry.buckets
         self._mapped = segments.mapped
         self._marks = not self._folder.read_only
+        log.follow(_whole(index.newest()))
         self._batch = Batch(parts, self._wall, self._version_of, self._origin)
-        self._parts = parts
         self._view = index.map
 
     def close(self) -> None:
         """Let go of everything; the last user of the store also brings its books to the disk."""
         with self._opening:
-            parts = self._parts
-            if parts is not None and not self._folder.read_only:
+            if self._batch is not None and self._marks:
                 with suppress(OSError, StoreError):
-                    self._leave(parts)
+                    self._leave(self._batch.parts)
             self._let_go()
 
     def _leave(self, parts: Parts) -> None:
@@ -173,9 +175,9 @@ class SegmentStore:
     def _let_go(self) -> None:
         self._view = None
         self._known.clear()
-        parts, self._parts = self._parts, None
-        if parts is not None:
-            parts.close()
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            batch.parts.close()
         self._leases.close()
         self._presence.leave()
         self._lock.close()
@@ -186,9 +188,9 @@ class SegmentStore:
         self._opening = threading.RLock()
         self._lock.forget()
         self._leases.forget()
-        if self._parts is None:
+        if self._batch is None:
             return
-        self._parts.segments.stop_writing()
+        self._batch.parts.segments.stop_writing()
         try:
             if self._presence.rejoin():
                 self._lock.open()
@@ -197,11 +199,11 @@ class SegmentStore:
             pass
         self._let_go()
 
-    def _open_parts(self) -> Parts:
-        parts = self._parts
-        if parts is None:
+    def _opened(self) -> Batch:
+        batch = self._batch
+        if batch is None:
             raise StoreError("disk store: it is closed; call open() first")
-        return parts
+        return batch
 
     # --- reading --------------------------------------------------------------------------------------------------
 
@@ -258,7 +260,7 @@ class SegmentStore:
 
     def _look_closer(self, digest: bytes) -> Buffer | None:
         """The first read of a record in this process, or a slot and a record that do not agree."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("read"):
             envelope = self._checked(parts, digest)
             if envelope is None and self._marks and self._lock.take():
@@ -296,13 +298,13 @@ class SegmentStore:
 
     def size(self, address: Address) -> int | None:
         """Bytes of the envelope, from the index alone."""
-        index = self._open_parts().index
+        index = self._opened().parts.index
         slot = index.find(index.place(address.digest))
         return None if slot is None or slot.row[4] <= self._wall() else slot.row[2]
 
     def scan(self) -> Iterator[Found]:
         """Every living envelope once."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("scan"):
             yield from upkeep.living(parts.index, parts.segments, self._wall())
 
@@ -331,17 +333,18 @@ class SegmentStore:
 
     def _stay_writable(self) -> Parts:
         """Refuse to write where that cannot be; begin anew where somebody deleted the store under us."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         if not self._marks:
             raise StoreError("disk store: the file system is read-only, or permission is denied")
         if self._lock.deleted:
             self._let_go()
             self.open()
-            parts = self._open_parts()
+            parts = self._opened().parts
         return parts
 
     def _with_batch(self, work: Callable[[Batch], _Made]) -> _Made:
-        parts, batch = self._open_parts(), self._batch
+        batch = self._opened()
+        parts = batch.parts
         try:
             batch.begin(self._begun(parts))
             return work(batch)
@@ -367,16 +370,16 @@ class SegmentStore:
 
     def position(self) -> Position:
         """Two words of memory."""
-        words = self._open_parts().index.words
+        words = self._opened().parts.index.words
         return Position(words[LIVE_EPOCH], words[LIVE_SEQ])
 
     def notices(self, after: Position) -> list[Notice] | None:
         """Notices after a position in order; None where a compaction has dropped some of them."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         state = parts.index.newest()
         if state is None or after.epoch != parts.index.geometry.epoch or not state.reach <= after.seq <= state.seq:
             return None
-        with in_words("read the log"), suppress(ValueError):
+        with in_words("read the log"), suppress(ValueError, msgspec.DecodeError):
             found = parts.log.after(state, after.seq)
             newer = parts.index.newest()
             if newer is not None and newer.log_number - state.log_number < 2:  # noqa: PLR2004  # its file was not reused
@@ -385,11 +388,11 @@ class SegmentStore:
 
     def floors(self) -> list[Notice]:
         """The newest TAG, PATTERN and CLEAR of each name and scope."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("read the log"):
             self._lock.wait()
             try:
-                return floors_of(parse_notices(parts.log.raw(self._begun(parts))))
+                return floors_of(parts.log.raw(self._begun(parts)))
             finally:
                 self._lock.free()
 
@@ -397,7 +400,7 @@ class SegmentStore:
 
     def lease(self, address: Address) -> bool:
         """Try to become the one that loads this key, among the handles of all processes."""
-        self._open_parts()
+        self._opened().parts
         with in_words("take a lease"):
             return self._leases.take(address.digest)
 
@@ -410,7 +413,7 @@ class SegmentStore:
 
     def sweep(self, budget_s: float) -> int:
         """Clear expired entries, at most one round, and give back files in which everything has expired."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         limit = self._clock.now() + budget_s
         went = 0
         with in_words("sweep"):
@@ -422,7 +425,7 @@ class SegmentStore:
         return went
 
     def _sweep_step(self, parts: Parts) -> int:
-        eviction.breathe(0)
+        breathe(0)
         now = self._wall()
         seen = upkeep.expired(parts.index, self._sweep_at, now)
         went = 0
@@ -451,7 +454,7 @@ class SegmentStore:
 
     def stats(self) -> StoreStats:
         """The figures as the newest state has them, and the bytes of all files."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("count its files"):
             size_bytes = sum(self._folder.sizes().values())
         state = parts.index.newest() or State()
@@ -466,7 +469,7 @@ class SegmentStore:
 
     def check(self) -> list[str]:
         """Verify files, state, log, every slot and every record."""
-        parts = self._open_parts()
+        parts = self._opened().parts
         with in_words("check"):
             self._lock.wait()
             try:

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 from genesis_cache.tiers.base import Found
 from genesis_cache.tiers.segments import layout
+from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.data import Segments
-from genesis_cache.tiers.segments.eviction import breathe
 from genesis_cache.tiers.segments.folder import Folder, is_segment, segment_name
 from genesis_cache.tiers.segments.index import Index, Slot
 from genesis_cache.tiers.segments.layout import FIRST_RECORD, RECORD, State
-from genesis_cache.tiers.segments.log import Log, parse_notices
+from genesis_cache.tiers.segments.log import Log, lines_of
 from genesis_cache.tiers.segments.parts import Parts
 from genesis_cache.tiers.segments.writing import point
 
@@ -125,7 +125,7 @@ def _log_faults(log: Log, state: State) -> Iterator[str]:
     if not log.intact(state):
         yield "the log is not what was written"
         return
-    seqs = [notice.seq for notice in parse_notices(log.raw(state))]
+    seqs = [line.seq for line in lines_of(log.raw(state))]
     if any(later <= earlier for earlier, later in pairwise(seqs)):
         yield "the log's sequences do not grow"
     if seqs and seqs[-1] > state.seq:

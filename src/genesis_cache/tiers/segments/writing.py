@@ -28,7 +28,7 @@ class Batch:
     """Plans changes in order and brings them into the store, in one step if head and log have room, else in several."""
 
     def __init__(self, parts: Parts, wall: Callable[[], float], version_of: VersionOf, origin: int) -> None:
-        self._parts = parts
+        self.parts = parts
         self._index = parts.index
         self._wall = wall
         self._version_of = version_of
@@ -53,7 +53,7 @@ class Batch:
     def _measure(self) -> None:
         state = self._state
         self._room = self._index.geometry.segment_bytes - state.head_end if state.head else 0
-        self._log_room = self._parts.log.room(state)
+        self._log_room = self.parts.log.room(state)
 
     def fits(self, changes: Sequence[Change]) -> bool:
         """Whether it can be done without eviction or compaction."""
@@ -116,7 +116,7 @@ class Batch:
         slot = self._index.find(place)
         if slot is None or slot.row[4] <= self._wall():
             return _LOWEST
-        envelope = self._parts.segments.envelope(digest, slot.row)
+        envelope = self.parts.segments.envelope(digest, slot.row)
         version = None if envelope is None else self._version_of(envelope)
         return _LOWEST if version is None else version
 
@@ -131,7 +131,7 @@ class Batch:
     def _reserve(self) -> None:
         """Make room, before a set is told to others: should that fail, nothing was said."""
         self._flush()
-        make_room(self._parts, self._state, self._wall())
+        make_room(self.parts, self._state, self._wall())
         self._measure()
 
     def _tell_key(self, address: Address, place: Place) -> int:
@@ -149,8 +149,8 @@ class Batch:
     def _tell(self, line: bytes) -> None:
         if len(line) > self._log_room:
             self._flush()
-            if self._parts.log.room(self._state) < len(line):
-                self._parts.log.compact(self._state)
+            if self.parts.log.room(self._state) < len(line):
+                self.parts.log.compact(self._state)
             self._measure()
         self._state.seq += 1
         self._log_room -= len(line)
@@ -172,11 +172,11 @@ class Batch:
         state, index = self._state, self._index
         if self._records:
             data = b"".join(self._records)
-            self._parts.segments.write(state.head, data, state.head_end)
+            self.parts.segments.write(state.head, data, state.head_end)
             state.pending_from = state.head_end
             state.head_end += len(data)
         if self._lines:
-            self._parts.log.append(state, b"".join(self._lines))
+            self.parts.log.append(state, b"".join(self._lines))
         slots_change = bool(self._puts or self._removes)
         if slots_change:
             index.set_dirty(True)

@@ -1,0 +1,174 @@
+"""Leading: the one load of a key that many wait for, from the lease of the key to the stored value.
+
+A load runs in a task of its own. Its callers come and go; it ends by its own deadline, and tells whoever still waits.
+"""
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
+
+import msgspec
+
+from genesis_cache.engine.background import Background
+from genesis_cache.engine.core import Core, MapKey, View
+from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.loading import Load, Loaded, Loader
+from genesis_cache.engine.storing import Storing
+from genesis_cache.model.entry import Entry
+from genesis_cache.model.keys import Address
+from genesis_cache.model.options import Plan
+from genesis_cache.policies.freshness import Verdict
+
+LEASE_POLL_FIRST_S = 0.001
+LEASE_POLL_MOST_S = 0.05
+
+Further = Callable[[View, Address], Awaitable[tuple[Entry | None, Verdict]]]
+
+
+class Job(msgspec.Struct, gc=False):
+    """One key to be loaded: where it belongs, by whom, with which plan, and the old value there is."""
+
+    view: View
+    key: MapKey
+    address: Address
+    load: Load
+    plan: Plan
+    stale: Entry | None
+    background: bool = False
+    force: bool = False
+    """Load even if another process has brought a fresh value meanwhile."""
+
+
+class Leading:
+    """Starts loads, runs them, and keeps the books of who waits."""
+
+    def __init__(self, core: Core, storing: Storing, background: Background, further: Further) -> None:
+        self._core = core
+        self._storing = storing
+        self._background = background
+        self._further = further
+        self._position = storing.position
+        self._loader = Loader(core.settings.cache_load_deadline, core.settings.cache_max_loads)
+        self.keep = storing.keep
+
+    def lead(self, job: Job) -> Flight:
+        """The flight of a key: this job's, started now, unless one is under way."""
+        core = self._core
+        flight = Flight(self._position(), core.clock.now())
+        leading = job.view.space.flights.setdefault(job.key, flight)
+        if leading is flight:
+            self.launch(self._fly(flight, job), (flight,), clean=job.background)
+        return leading
+
+    def launch(self, flying: Coroutine[Any, Any, None], flights: Iterable[Flight], *, clean: bool = False) -> None:
+        """Run a load in a task of its own; ``clean``: not in the context of the caller that happened to start it."""
+        task = asyncio.get_running_loop().create_task(flying, context=contextvars.Context() if clean else None)
+        for flight in flights:
+            flight.task = task
+        self._background.remember(task)
+
+    async def _fly(self, flight: Flight, job: Job) -> None:
+        """The load's own task: whatever ends it, those who wait are told, and the key is free again."""
+        try:
+            outcome = await self._bring(flight, job)
+        except asyncio.CancelledError:
+            flight.land(Lost.TASK)
+            raise
+        except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
+            self._rest(job, error)
+            flight.land(error)
+        else:
+            flight.land(outcome)
+        finally:
+            if flight.abandoned:
+                self._core.loads_abandoned -= 1
+            if job.view.space.flights.get(job.key) is flight:
+                del job.view.space.flights[job.key]
+
+    async def _bring(self, flight: Flight, job: Job) -> Entry:
+        """5. Become the one process that loads, look again, 6. load, 7. store."""
+        core = self._core
+        found = await self._lease(job)
+        if found is not None:
+            return found
+        token = core.fills.begin()
+        since = [lane.seq() for lane in core.lanes]
+        seq = self._position()
+        try:
+            loaded = await self.run_load(job.view, job.load, flight, job.stale)
+            return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
+        finally:
+            core.fills.end()
+            if core.authority is not None:
+                core.authority.tier.release(job.address)
+
+    async def run_load(self, view: View, load: Load, flight: Flight, stale: Entry | None = None) -> Loaded:
+        """Call the loader when the namespace has a place for it."""
+        await view.space.gate.enter()
+        flight.placed = True
+        try:
+            return await self._storing.load(self._loader, view, load, stale)
+        finally:
+            self._leave(view, flight)
+
+    async def _lease(self, job: Job) -> Entry | None:
+        """None once this process holds the key's lease; or the value, if another process brought it meanwhile."""
+        core = self._core
+        if core.authority is None:
+            return None
+        pause, waited = LEASE_POLL_FIRST_S, False
+        give_up = core.clock.now() + core.settings.cache_load_deadline
+        while not core.authority.tier.lease(job.address) and core.clock.now() < give_up:
+            waited = True
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LEASE_POLL_MOST_S)
+        if job.force or (not waited and job.stale is not None):
+            return None
+        entry, verdict = await self._further(job.view, job.address)
+        if entry is None or verdict is not Verdict.FRESH:
+            return None
+        core.authority.tier.release(job.address)
+        return entry
+
+    async def wait(self, view: View, flight: Flight, patience_s: float | None) -> BaseException | Entry | Lost:
+        """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed."""
+        try:
+            outcome = await flight.wait(patience_s)
+        except asyncio.CancelledError:
+            self._left(view, flight)
+            raise
+        if outcome is Lost.WAIT:
+            self._left(view, flight)
+        return outcome
+
+    def _left(self, view: View, flight: Flight) -> None:
+        """The last caller of a load may be gone: it goes on, but gives its place to others, if not too many do."""
+        core = self._core
+        if flight.waiting or flight.outcome is not None or flight.abandoned:
+            return
+        flight.abandoned = True
+        core.loads_abandoned += 1
+        self._leave(view, flight)
+        if core.loads_abandoned > core.settings.cache_max_abandoned_loads and flight.task is not None:
+            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
+
+    @staticmethod
+    def _leave(view: View, flight: Flight) -> None:
+        if flight.placed:
+            flight.placed = False
+            view.space.gate.leave()
+
+    def _rest(self, job: Job, error: Exception) -> None:
+        """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
+        self._core.log.load_failed(job.address.key, error)
+        if job.stale is not None and job.stale.extra is not None:
+            job.stale.extra.retry_at = self._core.clock.now() + job.plan.retry_after
+
+    def close(self) -> None:
+        """Let go of the loaders' threads."""
+        self._loader.close()
+
+    def forget(self) -> None:
+        """In a forked child: the threads of the parent are not here."""
+        self._loader.forget()
