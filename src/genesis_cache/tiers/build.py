@@ -32,7 +32,7 @@ def build_tiers(settings: CacheSettings, clock: Clock) -> Built:
         elif name == "disk":
             far.append(disk_tier(Path(settings.cache_disk_path), size, clock))
         elif name == "database":
-            far.append(_database_tier(settings.database_url or "", size, clock))
+            far.append(_database_tier(settings, size, clock))
         else:
             msg = f"the {name} tier is not in this version: leave it out of CACHE_TIERS, and REDIS_URL unset"
             raise SettingsError(msg)
@@ -62,12 +62,15 @@ def disk_tier(path: Path, max_bytes: int, clock: Clock) -> Tier:
     return StoreTier(store, kind="disk", capacity_bytes=max_bytes, clock=clock)
 
 
-def _database_tier(url: str, max_bytes: int, clock: Clock) -> Tier:
+def _database_tier(settings: CacheSettings, max_bytes: int, clock: Clock) -> Tier:
+    url = settings.database_url or ""
     if not url.startswith("sqlite:"):
         msg = "a PostgreSQL tier is not in this version: use sqlite:///path, or leave database out of CACHE_TIERS"
         raise SettingsError(msg)
     try:
-        store: Store = _engine("sqlite").SqliteStore(Path(sqlite_path(url)), max_bytes, clock, evict="size")
+        store: Store = _engine("sqlite").SqliteStore(
+            Path(sqlite_path(url)), max_bytes, clock, evict="size", name=settings.cache_name
+        )
     except ValueError as error:
         raise SettingsError(f"the database tier cannot be made: {error}") from None
     return StoreTier(store, kind="database", capacity_bytes=max_bytes, clock=clock)

@@ -5,6 +5,7 @@ or be served: files are mapped only at their full size, every record names its k
 a process, and a store whose books were touched is made anew (`opening`). POSIX only: locks need `fcntl`.
 """
 
+import mmap
 import os
 import struct
 import threading
@@ -12,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -51,9 +52,6 @@ from genesis_cache.tiers.segments.locks import Leases, Presence, WriterLock
 from genesis_cache.tiers.segments.log import Log, floors_of
 from genesis_cache.tiers.segments.parts import Parts
 from genesis_cache.tiers.segments.writing import Batch, VersionOf
-
-if TYPE_CHECKING:
-    import mmap
 
 VIEW_FROM = 64 * 1024  # bytes from which an envelope is handed out without copying it
 OPEN_PATIENCE_S = 30.0  # how long an opener waits for another that makes or recovers the store
