@@ -106,6 +106,7 @@ class SegmentStore:
         self._batch: Batch | None = None
         self._sweep_at = 0
         self._recount = False
+        self._drops_seen = 0
         # what `get` needs, flat: the mapped index (None while closed), its geometry, the segments, whether to mark
         self._view: mmap.mmap | None = None
         self._buckets_at = self._buckets = 1
@@ -225,12 +226,13 @@ class SegmentStore:
             mapped, whole, checked = self._mapped[segment]
             if not checked[offset >> GRAIN_BITS] or _core(mapped, offset) != (checksum, length, digest):
                 return self._look_closer(digest)
-        except (KeyError, IndexError, struct.error):
+            start = offset + _RECORD_SIZE
+            envelope = mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
+        except (KeyError, IndexError, ValueError, struct.error):  # gone, damaged, or unmapped by another thread
             return self._look_closer(digest)
         if self._marks and not view[bucket + USED_AT + at]:
             view[bucket + USED_AT + at] = 1
-        start = offset + _RECORD_SIZE
-        return mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
+        return envelope
 
     def _look_closer(self, digest: bytes) -> Buffer | None:
         """The first read of a record in this process, or a slot and a record that do not agree."""
@@ -286,9 +288,10 @@ class SegmentStore:
 
     def commit(self, changes: Sequence[Change]) -> list[Receipt]:
         """Apply a batch, waiting at most two seconds for other writers."""
-        self._stay_writable()
+        parts = self._stay_writable()
         self._lock.wait()
         try:
+            self._give_back(parts)
             return self._with_batch(lambda batch: batch.apply(changes))
         finally:
             self._lock.free()
@@ -304,6 +307,13 @@ class SegmentStore:
             return self._with_batch(lambda batch: batch.apply(changes) if batch.fits(changes) else None)
         finally:
             self._lock.free()
+
+    def _give_back(self, parts: Parts) -> None:
+        """Unmap what other processes have removed."""
+        if parts.index.drops != self._drops_seen:
+            self._drops_seen = parts.index.drops
+            with in_words("look at its files"):
+                parts.segments.drop_gone()
 
     def _stay_writable(self) -> Parts:
         """Refuse to write where that cannot be; begin anew where somebody deleted the store under us."""
