@@ -294,6 +294,10 @@ def test_a_large_table_finds_all(tiers: Tiers) -> None:
         tier.drop(entry, "explicit")
     assert all(tier.get(0, entry.key) is None for entry in again)
     assert tier.stats().entries == count - len(again)
+    while not tier.clear_space(0):
+        pass
+    assert tier.stats().entries == 0
+    assert tier.get(0, "k1") is None
 
 
 def test_what_is_used_in_a_large_table_is_found_at_once(tiers: Tiers) -> None:
