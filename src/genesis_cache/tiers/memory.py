@@ -15,9 +15,10 @@ from genesis_cache.model.weigh import WEIGHT_BYTES
 from genesis_cache.policies.eviction.base import Directory, EvictionPolicy, Key
 from genesis_cache.policies.eviction.registry import policy_class
 from genesis_cache.tiers.base import StoreStats
-from genesis_cache.tiers.table import SPLIT_AT, Table
+from genesis_cache.tiers.table import SHARD_MASK, SHARD_SHIFT, SPLIT_AT, Table
 
 LARGEST_SHARE = 0.25  # of the byte limit, for one entry
+MIRROR_EVERY = 8  # hits that the front of a large table missed: what is asked for often gets there soon enough
 CLEARED_AT_ONCE = 500  # entries: about a millisecond
 
 
@@ -46,6 +47,7 @@ class MemoryTier:
         self._directory = Directory()
         self._finds = self._directory.finds
         self._ranks: list[EvictionPolicy | None] = [None for _ in CachePriority]  # lowest first, made when first used
+        self._met = 0  # hits on used entries that a front missed
         self._sized = 0  # entries that the policies were last told of
         self._count = 0
         self._weight = 0
@@ -74,9 +76,14 @@ class MemoryTier:
     def get(self, space: int, key: Key) -> Entry | None:
         """The entry as it is, fresh or not. ``key`` is ``(owner, key)`` for an owned entry."""
         number = space | (type(key) is not str)
-        entry = self._finds[number](key)
-        if entry is not None and entry.mark and self._tables[number].large:
-            self._mirror(number, entry)
+        table = self._tables[number]
+        entry = table.front.get(key)
+        if entry is None and table.large:
+            entry = table.shards[hash(key) >> SHARD_SHIFT & SHARD_MASK].get(key)
+            if entry is not None and entry.mark:
+                self._met += 1
+                if not self._met % MIRROR_EVERY:
+                    self._mirror(number, entry)
         return entry
 
     def put(self, entry: Entry) -> list[Entry]:
