@@ -280,6 +280,18 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
         assert command in printed
 
 
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    """Output into a pipe that nobody reads any more ends quietly, with exit code 1."""
+    long = b"x" * 200_000  # more than a pipe holds
+    subprocess.run([*COMMAND, "set", "long", "-"], input=long, stdout=subprocess.DEVNULL, check=True)
+    with subprocess.Popen([*COMMAND, "get", "long"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as getting:
+        assert getting.stdout is not None
+        assert getting.stderr is not None
+        getting.stdout.close()
+        assert getting.stderr.read() == b""
+        assert getting.wait() == 1
+
+
 def test_without_the_extra_it_says_what_to_install() -> None:
     """A core install has the command, which names the extra to add instead of a traceback."""
     code = "import sys; sys.modules['typer'] = None; from genesis_cache.cli import main; main()"
