@@ -11,11 +11,11 @@ policies run in the real memory tier. Hash seeds and the chances that some peers
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "src"), str(Path(__file__).resolve().parent)]
+from typing import Any
 
 from caffeine_like import CaffeineLike
 from genesis_cache.policies.eviction.registry import POLICIES
@@ -42,30 +42,14 @@ def reference(trace: Trace, capacity: int) -> float:
     return sum(map(cache.ask, trace.keys)) / len(trace.keys)
 
 
-def mapping(make: Callable[[int], object]) -> Player:
+def mapping(make: Callable[[int], Any]) -> Player:
     """A cache with ``get(key)`` and item assignment."""
 
     def play(trace: Trace, capacity: int) -> float:
         cache = make(capacity)
-        get, put, hits = cache.get, cache.__setitem__, 0  # type: ignore[attr-defined]  # peers have no common type
+        get, put, hits = cache.get, cache.__setitem__, 0
         for key in trace.keys:
             if get(key) is not None:
-                hits += 1
-            else:
-                put(key, True)  # noqa: FBT003 - a value, not a flag
-        return hits / len(trace.keys)
-
-    return play
-
-
-def with_set(make: Callable[[int], object], present: Callable[[object], bool]) -> Player:
-    """A cache with ``get(key)`` and ``set(key, value)``."""
-
-    def play(trace: Trace, capacity: int) -> float:
-        cache = make(capacity)
-        get, put, hits = cache.get, cache.set, 0  # type: ignore[attr-defined]  # peers have no common type
-        for key in trace.keys:
-            if present(get(key)):
                 hits += 1
             else:
                 put(key, 1)
@@ -74,26 +58,39 @@ def with_set(make: Callable[[int], object], present: Callable[[object], bool]) -
     return play
 
 
+def with_set(make: Callable[[int], Any]) -> Player:
+    """A cache with ``get(key)`` and ``set(key, value)``; theine's ``get`` tells a pair of value and found."""
+
+    def play(trace: Trace, capacity: int) -> float:
+        cache = make(capacity)
+        get, put, hits = cache.get, cache.set, 0
+        for key in trace.keys:
+            if get(key) not in ABSENT:
+                hits += 1
+            else:
+                put(key, 1)
+        return hits / len(trace.keys)
+
+    return play
+
+
+ABSENT = (None, (None, False))
+PLAYED_AS = {"theine": with_set, "moka_py": with_set}
+
+
 def peers() -> Iterator[tuple[str, Player]]:
     """Those that are installed."""
-    if find_spec("theine"):
-        import theine
-
-        yield "theine", with_set(theine.Cache, lambda found: bool(found[1]))  # type: ignore[index]  # (value, found)
-    if find_spec("moka_py"):
-        import moka_py
-
-        yield "moka-py", with_set(lambda size: moka_py.Moka(size), lambda found: found is not None)
-    if find_spec("cachetools"):
-        import cachetools
-
-        yield "cachetools LRU", mapping(cachetools.LRUCache)
-        yield "cachetools LFU", mapping(cachetools.LFUCache)
-    if find_spec("cachebox"):
-        import cachebox
-
-        yield "cachebox LRU", mapping(cachebox.LRUCache)
-        yield "cachebox LFU", mapping(cachebox.LFUCache)
+    for name, module, kind in (
+        ("theine", "theine", "Cache"),
+        ("moka-py", "moka_py", "Moka"),
+        ("cachetools LRU", "cachetools", "LRUCache"),
+        ("cachetools LFU", "cachetools", "LFUCache"),
+        ("cachebox LRU", "cachebox", "LRUCache"),
+        ("cachebox LFU", "cachebox", "LFUCache"),
+    ):
+        if find_spec(module):
+            make = getattr(import_module(module), kind)
+            yield name, PLAYED_AS.get(module, mapping)(make)
 
 
 def players(only: list[str]) -> dict[str, Player]:

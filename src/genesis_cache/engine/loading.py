@@ -14,7 +14,7 @@ import msgspec
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import CacheError, LoaderTimeout
 from genesis_cache.model.keys import tag_name
-from genesis_cache.model.missing import MISSING
+from genesis_cache.model.missing import MISSING, Missing
 
 
 class LoadContext:
@@ -38,7 +38,7 @@ class LoadContext:
         self._ttl: float | object | None = MISSING
 
     @property
-    def ttl(self) -> object:
+    def ttl(self) -> Any:
         """The ttl this load asks for: seconds, None for ever, or ``MISSING`` where it did not say."""
         return self._ttl
 

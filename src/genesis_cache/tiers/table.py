@@ -5,6 +5,8 @@ the entries of a large table live in shards that each are rebuilt in well under 
 days, ``front``, becomes a mirror of those that are asked for most. Whoever finds nothing in the front asks `find`.
 """
 
+from itertools import islice
+
 from genesis_cache.model.entry import Entry
 
 Key = str | tuple[str, str]
@@ -75,12 +77,14 @@ class Table:
             self.front.clear()
         self.front[entry.key] = entry
 
-    def last(self) -> Entry | None:
-        """Some entry, at no cost; None if there is none."""
-        for part in (self.front, *self._shards):
-            if part:
-                return next(reversed(part.values()))
-        return None
+    def some(self, limit: int) -> list[Entry]:
+        """Up to so many entries, whichever come first."""
+        found = list(islice(self.front.values(), limit)) if not self.large or self._moving else []
+        for shard in self._shards:
+            if len(found) >= limit:
+                break
+            found += islice(shard.values(), limit - len(found))
+        return found
 
     def check(self) -> list[str]:
         """Compare the books with what is there."""
