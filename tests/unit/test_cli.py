@@ -225,6 +225,21 @@ def test_urls_say_which_tiers_there_are(document: Callable[..., dict[str, object
     assert not (folder / ".genesis-cache").exists()
 
 
+def test_a_tier_that_is_down_is_told_and_exit_code_1(
+    document: Callable[..., dict[str, object]], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A change that not every tier has is degraded, and stats say which tier is out of use and why."""
+    (folder / "file").touch()
+    tiers = ["--url", "memory://", "--url", f"disk://{folder / 'file'}"]
+    assert document("set", "key", "1", *tiers, code=1) == {"key": "key", "status": "degraded", "degraded": ["disk"]}
+    layers = document("stats", *tiers, code=1)["layer_statistics"]
+    assert (layers["l1"]["up"], layers["l2"]["up"]) == (True, False)  # type: ignore[index]  # a row for each layer
+    assert run(["stats", *tiers]) == 1
+    printed = capsys.readouterr()
+    assert "directory" in printed.out
+    assert "down: l2" in printed.err
+
+
 def test_simulate_compares_policies_on_a_trace(document: Callable[..., dict[str, object]], folder: Path) -> None:
     """Every policy is replayed on the same requests, and none beats the bound of OPT."""
     trace = folder / "trace.txt"
