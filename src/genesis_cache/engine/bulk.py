@@ -111,11 +111,12 @@ class Bulk:
         except asyncio.CancelledError:
             self._land_all(mine, Lost.TASK)
             raise
-        except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
+        except BaseException as error:  # noqa: BLE001  # the loader's own error, sys.exit() too, handed to every caller
             self._land_all(mine, error)
         finally:
             self._land_all(mine, Lost.NOTHING)
             for key, flight in mine.items():
+                self._core.loads_abandoned -= flight.abandoned
                 if view.space.flights.get(view.map_key(key)) is flight:
                     del view.space.flights[view.map_key(key)]
 

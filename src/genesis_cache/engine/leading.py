@@ -16,12 +16,16 @@ from genesis_cache.engine.flight import Flight, Lost
 from genesis_cache.engine.loading import Load, Loaded, Loader
 from genesis_cache.engine.storing import Storing
 from genesis_cache.model.entry import Entry
+from genesis_cache.model.errors import CacheError
 from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.policies.freshness import Verdict
 
 LEASE_POLL_FIRST_S = 0.001
 LEASE_POLL_MOST_S = 0.05
+
+_above: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar("genesis_cache_loads_above", default=())
+"""The loads on whose behalf the code that runs now was called, the outermost first."""
 
 Further = Callable[[View, Address], Awaitable[tuple[Entry | None, Verdict]]]
 
@@ -49,7 +53,7 @@ class Leading:
         self._background = background
         self._further = further
         self._position = storing.position
-        self._loader = Loader(core.settings.cache_load_deadline, core.settings.cache_max_loads)
+        self._loader = Loader(core.settings.cache_load_deadline)
         self.keep = storing.keep
 
     def lead(self, job: Job) -> Flight:
@@ -75,7 +79,7 @@ class Leading:
         except asyncio.CancelledError:
             flight.land(Lost.TASK)
             raise
-        except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
+        except BaseException as error:  # noqa: BLE001  # the loader's own error, sys.exit() too, handed to every caller
             self._rest(job, error)
             flight.land(error)
         else:
@@ -104,9 +108,16 @@ class Leading:
                 core.authority.tier.release(job.address)
 
     async def run_load(self, view: View, load: Load, flight: Flight, stale: Entry | None = None) -> Loaded:
-        """Call the loader when the namespace has a place for it."""
-        await view.space.gate.enter()
-        flight.placed = True
+        """Call the loader when the namespace has a place for it.
+
+        A load that another waits for needs none: that one has it and does not use it, and would wait for ever if all
+        places were held so.
+        """
+        above = _above.get()
+        _above.set((*above, flight))
+        if all(flight.outcome is not None for flight in above):
+            await view.space.gate.enter()
+            flight.placed = True
         try:
             return await self._storing.load(self._loader, view, load, stale)
         finally:
@@ -132,7 +143,13 @@ class Leading:
         return entry
 
     async def wait(self, view: View, flight: Flight, patience_s: float | None) -> BaseException | Entry | Lost:
-        """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed."""
+        """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed.
+
+        CacheError where a load would wait for itself.
+        """
+        if flight in _above.get():
+            msg = "a loader asks, directly or through others, for the key that it loads: it would wait for itself"
+            raise CacheError(msg)
         try:
             outcome = await flight.wait(patience_s)
         except asyncio.CancelledError:
@@ -159,7 +176,7 @@ class Leading:
             flight.placed = False
             view.space.gate.leave()
 
-    def _rest(self, job: Job, error: Exception) -> None:
+    def _rest(self, job: Job, error: BaseException) -> None:
         """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
         self._core.log.load_failed(job.address.key, error)
         if job.stale is not None and job.stale.extra is not None:

@@ -107,12 +107,14 @@ def _required(loader: Callable[..., object]) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
+THREADS = 10_000  # more than the gates let in, so that hung or nested loads leave a thread to every other
+
+
 class Loader:
     """Runs loads: async ones in the calling task, plain ones in a thread, both within the load's own deadline."""
 
-    def __init__(self, deadline_s: float, threads: int) -> None:
+    def __init__(self, deadline_s: float) -> None:
         self._deadline_s = deadline_s
-        self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
     async def run(self, load: Load, context: LoadContext) -> object:
@@ -126,6 +128,12 @@ class Loader:
                     value = await self._in_thread(load.call, arguments)
                     if inspect.isawaitable(value):
                         value = await value
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the load itself was cancelled
+            msg = "the loader was cancelled from within: something that it awaited had been cancelled"
+            raise CacheError(msg) from error
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -138,8 +146,8 @@ class Loader:
 
     async def _in_thread(self, call: Callable[..., object], arguments: tuple[object, ...]) -> object:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="genesis-cache-load")
-        run = partial(contextvars.copy_context().run, call, *arguments)
+            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="genesis-cache-load")
+        run = partial(contextvars.copy_context().run, _called, call, arguments)
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
     def close(self) -> None:
@@ -151,6 +159,15 @@ class Loader:
     def forget(self) -> None:
         """In a forked child: the parent's threads are not here."""
         self._pool = None
+
+
+def _called(call: Callable[..., object], arguments: tuple[object, ...]) -> object:
+    """The call's result; what no future can carry is raised as what it is in a coroutine (PEP 479)."""
+    try:
+        return call(*arguments)
+    except StopIteration as error:
+        msg = "the loader raised StopIteration"
+        raise RuntimeError(msg) from error
 
 
 async def _awaited(value: object) -> object:
