@@ -77,7 +77,7 @@ async def test_a_loader_that_was_cancelled_from_within_fails_and_is_not_repeated
         calls += 1
         raise asyncio.CancelledError
 
-    with pytest.raises(CacheError, match="cancelled from within"):
+    with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(cache.get_or_set("k", load), 5)
     assert calls == 1
 

@@ -9,6 +9,7 @@ from typing import Any
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
 from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.loading import Load, Loaded
 from genesis_cache.engine.reading import SERVED, Reading
@@ -101,6 +102,9 @@ class Bulk:
                 mine[key] = flight
             else:
                 view.space.meter.coalesced += 1
+                view.space.meter.misses -= 1  # which `get_many` counted
+        for flight in mine.values():
+            flight.mates = tuple(mine.values())
         if mine:
             self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values())
         return flights
@@ -108,15 +112,16 @@ class Bulk:
     async def _fly(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
         try:
             await self._bring(view, mine, load, plan)
-        except asyncio.CancelledError:
-            self._land_all(mine, Lost.TASK)
+        except asyncio.CancelledError as error:
+            self._land_all(mine, ended_by(error))
             raise
-        except BaseException as error:  # noqa: BLE001  # the loader's own error, sys.exit() too, handed to every caller
+        except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it, not the loop
             self._land_all(mine, error)
         finally:
             self._land_all(mine, Lost.NOTHING)
+            if next(iter(mine.values())).abandoned:
+                self._core.loads_abandoned -= 1
             for key, flight in mine.items():
-                self._core.loads_abandoned -= flight.abandoned
                 if view.space.flights.get(view.map_key(key)) is flight:
                     del view.space.flights[view.map_key(key)]
 

@@ -6,9 +6,12 @@ event loops, so that several loops and threads may share a flight.
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from enum import Enum
+from types import TracebackType
 
 from genesis_cache.model.entry import Entry
+from genesis_cache.model.keys import Address
 
 
 class Lost(Enum):
@@ -25,7 +28,7 @@ Outcome = Entry | BaseException | Lost
 class Flight:
     """One load under way. ``since`` is the log's sequence read before it began."""
 
-    __slots__ = ("_waiters", "abandoned", "outcome", "placed", "since", "started", "task")
+    __slots__ = ("_waiters", "abandoned", "address", "mates", "outcome", "placed", "since", "started", "task", "trace")
 
     def __init__(self, since: int, started: float) -> None:
         self.since = since
@@ -34,12 +37,23 @@ class Flight:
         self.outcome: Outcome | None = None
         self.placed = False
         self.abandoned = False
+        self.address: Address | None = None
+        """The key whose lease it holds or waits for, if it takes one."""
+        self.mates: Sequence[Flight] = ()
+        """All flights that one loader of many keys serves; the first stands for it where places are counted."""
+        self.trace: TracebackType | None = None
+        """The traceback of the loader's error, which every raising of it begins with again."""
         self._waiters: dict[asyncio.Future[Outcome], asyncio.AbstractEventLoop] = {}
 
     @property
     def waiting(self) -> int:
         """How many callers wait."""
         return len(self._waiters)
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the event loop that ran the load was closed, so that it will never end."""
+        return self.task is not None and self.outcome is None and self.task.get_loop().is_closed()
 
     async def wait(self, patience_s: float | None) -> Outcome:
         """The outcome, or `Lost.WAIT` after so many seconds. Cancelling the caller touches nobody else."""
@@ -67,6 +81,7 @@ class Flight:
         if self.outcome is not None:
             return
         self.outcome = outcome
+        self.trace = outcome.__traceback__ if isinstance(outcome, BaseException) else None
         here = asyncio.get_running_loop() if asyncio._get_running_loop() else None  # noqa: SLF001  # no public "or None"
         for future, loop in list(self._waiters.items()):
             if loop is here:

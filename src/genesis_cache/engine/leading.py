@@ -20,12 +20,15 @@ from genesis_cache.model.errors import CacheError
 from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.policies.freshness import Verdict
+from genesis_cache.tiers.base import Tier
 
 LEASE_POLL_FIRST_S = 0.001
 LEASE_POLL_MOST_S = 0.05
 
-_above: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar("genesis_cache_loads_above", default=())
-"""The loads on whose behalf the code that runs now was called, the outermost first."""
+LOADER_THREADS = 4096  # at most; how many loads run at once is for the namespaces' gates to say
+
+_LOADING: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar("genesis_cache_loading", default=())
+"""The loads that the running code is part of, outermost first."""
 
 Further = Callable[[View, Address], Awaitable[tuple[Entry | None, Verdict]]]
 
@@ -53,13 +56,15 @@ class Leading:
         self._background = background
         self._further = further
         self._position = storing.position
-        self._loader = Loader(core.settings.cache_load_deadline)
+        self._loader = Loader(core.settings.cache_load_deadline, LOADER_THREADS)
+        self._leased: dict[bytes, Flight] = {}
         self.keep = storing.keep
 
     def lead(self, job: Job) -> Flight:
         """The flight of a key: this job's, started now, unless one is under way."""
         core = self._core
         flight = Flight(self._position(), core.clock.now())
+        flight.address = job.address
         leading = job.view.space.flights.setdefault(job.key, flight)
         if leading is flight:
             self.launch(self._fly(flight, job), (flight,), clean=job.background)
@@ -76,10 +81,10 @@ class Leading:
         """The load's own task: whatever ends it, those who wait are told, and the key is free again."""
         try:
             outcome = await self._bring(flight, job)
-        except asyncio.CancelledError:
-            flight.land(Lost.TASK)
+        except asyncio.CancelledError as error:
+            flight.land(ended_by(error))
             raise
-        except BaseException as error:  # noqa: BLE001  # the loader's own error, sys.exit() too, handed to every caller
+        except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it, not the loop
             self._rest(job, error)
             flight.land(error)
         else:
@@ -92,10 +97,14 @@ class Leading:
 
     async def _bring(self, flight: Flight, job: Job) -> Entry:
         """5. Become the one process that loads, look again, 6. load, 7. store."""
+        try:
+            found = await self._lease(flight, job)
+            return await self._load(flight, job) if found is None else found
+        finally:
+            self._release(flight)
+
+    async def _load(self, flight: Flight, job: Job) -> Entry:
         core = self._core
-        found = await self._lease(job)
-        if found is not None:
-            return found
         token = core.fills.begin()
         since = [lane.seq() for lane in core.lanes]
         seq = self._position()
@@ -104,51 +113,52 @@ class Leading:
             return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
         finally:
             core.fills.end()
-            if core.authority is not None:
-                core.authority.tier.release(job.address)
 
     async def run_load(self, view: View, load: Load, flight: Flight, stale: Entry | None = None) -> Loaded:
-        """Call the loader when the namespace has a place for it.
-
-        A load that another waits for needs none: that one has it and does not use it, and would wait for ever if all
-        places were held so.
-        """
-        above = _above.get()
-        _above.set((*above, flight))
-        if all(flight.outcome is not None for flight in above):
+        """Call the loader when the namespace has a place for it; what a loader itself asks for shares its place."""
+        outer = _LOADING.get()
+        if all(flight.outcome is not None for flight in outer):
             await view.space.gate.enter()
             flight.placed = True
+        within = _LOADING.set((*outer, *(flight.mates or (flight,))))
         try:
             return await self._storing.load(self._loader, view, load, stale)
         finally:
+            _LOADING.reset(within)
             self._leave(view, flight)
 
-    async def _lease(self, job: Job) -> Entry | None:
+    async def _lease(self, flight: Flight, job: Job) -> Entry | None:
         """None once this process holds the key's lease; or the value, if another process brought it meanwhile."""
         core = self._core
         if core.authority is None:
             return None
-        pause, waited = LEASE_POLL_FIRST_S, False
+        pause = LEASE_POLL_FIRST_S
         give_up = core.clock.now() + core.settings.cache_load_deadline
-        while not core.authority.tier.lease(job.address) and core.clock.now() < give_up:
-            waited = True
+        while not self._take(flight, job.address, core.authority.tier) and core.clock.now() < give_up:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LEASE_POLL_MOST_S)
-        if job.force or (not waited and job.stale is not None):
+        if job.force:
             return None
         entry, verdict = await self._further(job.view, job.address)
-        if entry is None or verdict is not Verdict.FRESH:
-            return None
-        core.authority.tier.release(job.address)
-        return entry
+        return entry if verdict is Verdict.FRESH else None
+
+    def _take(self, flight: Flight, address: Address, tier: Tier) -> bool:
+        """Take the key's lease, or take it over from an older load of this process, which may hang or be outdated."""
+        if address.digest not in self._leased and not tier.lease(address):
+            return False
+        self._leased[address.digest] = flight
+        return True
+
+    def _release(self, flight: Flight) -> None:
+        address, authority = flight.address, self._core.authority
+        if authority is not None and address is not None and self._leased.get(address.digest) is flight:
+            del self._leased[address.digest]
+            authority.tier.release(address)
 
     async def wait(self, view: View, flight: Flight, patience_s: float | None) -> BaseException | Entry | Lost:
-        """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed.
-
-        CacheError where a load would wait for itself.
-        """
-        if flight in _above.get():
-            msg = "a loader asks, directly or through others, for the key that it loads: it would wait for itself"
+        """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed."""
+        if flight.outcome is None and flight in _LOADING.get():
+            msg = "a loader asked for the very key that it is loading: it would wait for itself"
             raise CacheError(msg)
         try:
             outcome = await flight.wait(patience_s)
@@ -162,11 +172,16 @@ class Leading:
     def _left(self, view: View, flight: Flight) -> None:
         """The last caller of a load may be gone: it goes on, but gives its place to others, if not too many do."""
         core = self._core
+        if flight.mates:
+            if any(mate.waiting for mate in flight.mates):
+                return
+            flight = flight.mates[0]
         if flight.waiting or flight.outcome is not None or flight.abandoned:
             return
         flight.abandoned = True
         core.loads_abandoned += 1
         self._leave(view, flight)
+        self._release(flight)
         if core.loads_abandoned > core.settings.cache_max_abandoned_loads and flight.task is not None:
             flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
 
@@ -187,5 +202,13 @@ class Leading:
         self._loader.close()
 
     def forget(self) -> None:
-        """In a forked child: the threads of the parent are not here."""
+        """In a forked child: the threads, loads and leases of the parent are not here."""
         self._loader.forget()
+        self._leased.clear()
+        self._core.loads_abandoned = 0
+
+
+def ended_by(error: asyncio.CancelledError) -> asyncio.CancelledError | Lost:
+    """What a cancellation means to those who wait: the task was ended, or the loader raised it as an error of its own."""
+    task = asyncio.current_task()
+    return Lost.TASK if task is not None and task.cancelling() else error

@@ -14,7 +14,7 @@ import msgspec
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import CacheError, LoaderTimeout
 from genesis_cache.model.keys import tag_name
-from genesis_cache.model.missing import MISSING
+from genesis_cache.model.missing import MISSING, Missing
 
 
 class LoadContext:
@@ -38,7 +38,7 @@ class LoadContext:
         self._ttl: float | object | None = MISSING
 
     @property
-    def ttl(self) -> object:
+    def ttl(self) -> Any:
         """The ttl this load asks for: seconds, None for ever, or ``MISSING`` where it did not say."""
         return self._ttl
 
@@ -107,14 +107,12 @@ def _required(loader: Callable[..., object]) -> int:
     return sum(p.kind in positional and p.default is p.empty for p in parameters)
 
 
-THREADS = 10_000  # more than the gates let in, so that hung or nested loads leave a thread to every other
-
-
 class Loader:
     """Runs loads: async ones in the calling task, plain ones in a thread, both within the load's own deadline."""
 
-    def __init__(self, deadline_s: float) -> None:
+    def __init__(self, deadline_s: float, threads: int) -> None:
         self._deadline_s = deadline_s
+        self._threads = threads
         self._pool: ThreadPoolExecutor | None = None
 
     async def run(self, load: Load, context: LoadContext) -> object:
@@ -128,12 +126,6 @@ class Loader:
                     value = await self._in_thread(load.call, arguments)
                     if inspect.isawaitable(value):
                         value = await value
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise  # the load itself was cancelled
-            msg = "the loader was cancelled from within: something that it awaited had been cancelled"
-            raise CacheError(msg) from error
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -146,7 +138,7 @@ class Loader:
 
     async def _in_thread(self, call: Callable[..., object], arguments: tuple[object, ...]) -> object:
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="genesis-cache-load")
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="genesis-cache-load")
         run = partial(contextvars.copy_context().run, _called, call, arguments)
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 

@@ -13,7 +13,7 @@ from enum import Enum
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
-from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.flight import Flight, Gate, Lost
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.leading import Job, Leading
 from genesis_cache.engine.loading import Load
@@ -151,11 +151,11 @@ class Reading:
                 return SLOW  # without these a tier does not give it out once it is past its ttl
             if started:
                 lane.meter.latency.add(time.perf_counter() - started)
-            self._found(view, lane, record)
+            self._found(view, lane, record, core.fills.now())
             return record
         return None
 
-    def _found(self, view: View, lane: Lane, record: Record) -> Entry | None:
+    def _found(self, view: View, lane: Lane, record: Record, token: int) -> Entry | None:
         """A hit below memory: counted, told to who wants to know, and promoted where there is a memory tier."""
         core = self._core
         lane.meter.hits += 1
@@ -167,7 +167,7 @@ class Reading:
                 core.events.emit("hit", key=record.address.key, layer=lane.label, namespace=view.space.name)
         if core.memory is None:
             return None
-        return self._writing.promote(view, record, core.fills.now())
+        return self._writing.promote(view, record, token)
 
     async def further(self, view: View, address: Address) -> tuple[Entry | None, Verdict]:
         """The first living value below memory, promoted; a stale one only if no tier has a fresh one."""
@@ -195,7 +195,7 @@ class Reading:
 
     def promoted(self, view: View, record: Record, token: int, lane: Lane | None) -> tuple[Entry, Verdict]:
         """An accepted record as an entry, promoted; ``lane`` None: it is stale, and no hit."""
-        entry = None if lane is None else self._found(view, lane, record)
+        entry = None if lane is None else self._found(view, lane, record, token)
         if entry is None:
             entry = self._writing.promote(view, record, token)
         return entry, judge(entry, self._core.clock.now())
@@ -324,9 +324,10 @@ class Reading:
     def _join_or_lead(self, view: View, key: str, load: Load, plan: Plan, stale: Entry | None) -> Flight:
         map_key = view.map_key(key)
         flight = view.space.flights.get(map_key)
-        if flight is not None:
+        if flight is not None and not flight.orphaned:
             view.space.meter.coalesced += 1
             return flight
+        view.space.flights.pop(map_key, None)
         self.missed(view, key)
         return self.leading.lead(Job(view, map_key, view.address(key), load, plan, stale))
 
@@ -348,9 +349,10 @@ class Reading:
         """The old value where one may serve; else the loader's error, or LoaderTimeout."""
         if stale is not None and self._core.clock.now() < max(stale.until, self._stale_end(stale)):
             self._stale_served(view, key)
+            view.space.meter.stale_waited += 1
             return own_value(stale)
         if isinstance(outcome, BaseException):
-            raise outcome
+            raise outcome.with_traceback(flight.trace)
         if view.space.flights.get(view.map_key(key)) is flight:
             del view.space.flights[view.map_key(key)]  # a hung load does not hold its key
         self._core.load_results["timeout"] += 1
@@ -374,3 +376,4 @@ class Reading:
         self.leading.forget()
         for space in self._core.spaces.values():
             space.flights.clear()
+            space.gate = Gate(space.gate.limit)

@@ -19,7 +19,7 @@ from genesis_cache.model.notice import Kind, Notice
 from genesis_cache.model.options import Plan
 from genesis_cache.model.outcome import Outcome
 from genesis_cache.model.settings import WriteStrategy
-from genesis_cache.policies.freshness import Verdict, judge
+from genesis_cache.policies.freshness import Verdict, gone, judge
 from genesis_cache.policies.placement import far_wanted, near_wanted
 from genesis_cache.tiers.base import Change, Kill, Put, Receipt, Remove
 
@@ -210,9 +210,19 @@ class Writing:
         entry = near_entry(core, view, key, record)
         near = record.tiers is None or "memory" in record.tiers
         if core.memory is not None and near and core.fills.alive(token, (view.space.number, key)):
+            held = core.memory.get(view.space.number, key)
+            if held is not None and self._as_good(held, entry):
+                return held
             self.admit(entry)
             self._after_puts()
         return entry
+
+    def _as_good(self, held: Entry, found: Entry) -> bool:
+        """Whether memory holds an entry already that what was found below must not replace: fresh, or no staler."""
+        now = self._core.clock.now()
+        if gone(held, now) or not self._core.living(held):
+            return False
+        return now < held.until or now >= found.until
 
     # -- invalidations -----------------------------------------------------------------------------------------------
 

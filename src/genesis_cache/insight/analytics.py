@@ -28,7 +28,7 @@ def _ratio(part: float, whole: float) -> float:
 
 def _space(space: Space) -> dict[str, Any]:
     meter = space.meter
-    hits = meter.near_hits + meter.far_hits + meter.stale_served
+    hits = meter.near_hits + meter.far_hits + meter.stale_served - meter.stale_waited
     requests = hits + meter.misses + meter.coalesced
     return {
         "requests": requests,

@@ -64,6 +64,7 @@ class SpaceMeter:
         "near_hits",
         "seconds_saved",
         "stale_served",
+        "stale_waited",
         "unencodable",
     )
 
@@ -75,6 +76,7 @@ class SpaceMeter:
         self.load_errors = 0
         self.coalesced = 0
         self.stale_served = 0
+        self.stale_waited = 0  # of these, by callers that waited for a load first and so count as misses
         self.seconds_saved = 0.0
         self.unencodable = 0
         self.invalidations: Counter[str] = Counter()

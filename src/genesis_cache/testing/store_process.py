@@ -98,7 +98,7 @@ def _do(store: Store, verb: str, *words: str) -> object:
 
 def hammer(store: Store, seed: int, rounds: int) -> str:
     """Mixed work on a few keys whose values name them; what went wrong, in a sentence, or nothing."""
-    dice = random.Random(seed)  # draws work, guards nothing
+    dice = random.Random(seed)
     for _ in range(rounds):
         key = f"hammered{dice.randrange(20)}"
         match dice.randrange(6):

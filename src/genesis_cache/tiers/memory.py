@@ -227,7 +227,13 @@ class MemoryTier:
         for policy in self._ranks[: rank + 1]:
             if policy is not None and policy.size:
                 victim = policy.evict(incoming.weight)
-                self._unlist(victim)
+                table = self._tables[victim.space]
+                if table.large:
+                    table.remove(victim.key)
+                else:
+                    del table.front[victim.key]
+                self._weight -= victim.weight
+                self._count -= 1
                 return victim
         return incoming
 
@@ -250,17 +256,10 @@ class MemoryTier:
         rank = _rank(entry)
         return self._ranks[rank] or self._begin(rank)
 
-    def _unlist(self, entry: Entry) -> None:
-        table = self._tables[entry.space]
-        if table.large:
-            table.remove(entry.key)
-        else:
-            del table.front[entry.key]
+    def _forget(self, entry: Entry) -> None:
+        self._tables[entry.space].remove(entry.key)
         self._weight -= entry.weight
         self._count -= 1
-
-    def _forget(self, entry: Entry) -> None:
-        self._unlist(entry)
         self._policy_of(entry).remove(entry)
 
     def _drop(self, entry: Entry, reason: str) -> bool:

@@ -191,9 +191,12 @@ class SqliteStore:
         return Position(epoch, seq)
 
     def _follow(self) -> None:
-        """Go over to the file that is now under this path, made by another process or to be made here."""
-        if not self._links.writing.acquire(blocking=False):
-            raise StoreError(f"{self.path} was taken away, and is being made anew")
+        """Go over to the file that is now under this path, made by another process or to be made here.
+
+        Where only the write-ahead log was taken away the file has to be read through, which is a writer's work.
+        """
+        if not self._links.is_replaced() or not self._links.writing.acquire(blocking=False):
+            raise StoreError(f"{self.path} or its write-ahead log was taken away: the next write puts it in order")
         try:
             self._guarded(lambda: None)
         finally:

@@ -8,7 +8,8 @@ samples for the same purpose; ghosts tell at each miss.
 """
 
 from genesis_cache.policies.eviction.base import Directory
-from genesis_cache.policies.eviction.ghosts import GhostList
+from genesis_cache.policies.eviction.ghosts import REJECTED, Ghosts
+from genesis_cache.policies.eviction.queue import Queue
 from genesis_cache.policies.eviction.tinylfu import TinyLfuPolicy
 
 START_SHARE = 0.02
@@ -23,19 +24,19 @@ class AdaptivePolicy(TinyLfuPolicy):
     def __init__(self, directory: Directory, *, by_weight: bool) -> None:
         super().__init__(directory, by_weight=by_weight)
         self._share = START_SHARE
-        self._rejected = GhostList()
-        self._lost = GhostList()
+        self._ghosts = Ghosts()
         self._step = 1.0
 
     def grow(self, entries: int) -> None:
         """Adapt the sketch, the ghosts and the step."""
         super().grow(entries)
-        self._rejected.grow(int(entries * GHOST_SHARE))
-        self._lost.grow(int(entries * GHOST_SHARE))
+        self._ghosts.grow(int(entries * GHOST_SHARE))
         self._step = max(1.0, min(entries * STEP_SHARE, MOST_STEP)) / entries
 
-    def _widen(self) -> None:
-        self._share = min(self._share + self._step, MOST_SHARE)
-
-    def _narrow(self) -> None:
+    def _place(self, ghost: int) -> Queue:
+        """Move the window's share, and tell where an entry begins that was here before."""
+        if ghost == REJECTED:
+            self._share = min(self._share + self._step, MOST_SHARE)
+            return self._probation
         self._share = max(self._share - self._step, LEAST_SHARE)
+        return self._window

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from genesis_cache.model.entry import Entry
 from genesis_cache.policies.eviction.base import Directory, digest_of
-from genesis_cache.policies.eviction.ghosts import GhostList
+from genesis_cache.policies.eviction.ghosts import REJECTED, Ghosts
 from genesis_cache.policies.eviction.queue import TAGS, Queue
 
 SMALL_SHARE = 0.1  # of all entries or bytes
@@ -24,7 +24,7 @@ class S3FifoPolicy:
     def __init__(self, directory: Directory, *, by_weight: bool) -> None:
         self._queues = [Queue(directory, tag, by_weight=by_weight) for tag in range(2)]
         self._small, self._main = self._queues
-        self._ghosts = GhostList()
+        self._ghosts = Ghosts()
 
     @property
     def size(self) -> int:
@@ -34,7 +34,7 @@ class S3FifoPolicy:
     def insert(self, entry: Entry) -> None:
         """Into the small queue, or into the main one if the small one let it go lately."""
         entry.mark = False
-        known = self._ghosts.take(digest_of(entry))
+        known = self._ghosts.take(digest_of(entry)) is not None
         (self._main if known else self._small).push(entry)
 
     def replace(self, old: Entry, new: Entry) -> None:
@@ -75,7 +75,7 @@ class S3FifoPolicy:
             entry = (small if from_small else main).take()
             if not entry.mark:
                 if from_small:
-                    self._ghosts.add(digest_of(entry))
+                    self._ghosts.add(digest_of(entry), REJECTED)
                 return entry
             entry.mark = False
             main.push(entry)

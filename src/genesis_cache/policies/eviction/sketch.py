@@ -2,10 +2,10 @@
 
 A slot counts one key and forgets it when others that share the slot have outnumbered it (the majority vote of
 J. Misra, D. Gries, "Finding repeated elements", Science of Computer Programming 2 (1982), in each slot; with
-fingerprints as in T. Yang et al., "HeavyKeeper: an accurate algorithm for finding top-k elephant flows", IEEE/ACM ToN 27
-(2019)). In the same memory this tells frequencies better than a count-min sketch does, with one look in place of two.
-Ageing by halving is that of G. Einziger, R. Friedman, B. Manes, "TinyLFU: a highly efficient cache admission policy",
-ACM TOS 13 (2017), done by `bytes.translate`.
+fingerprints as in T. Yang et al., "HeavyKeeper: an accurate algorithm for finding top-k elephant flows", IEEE/ACM
+Transactions on Networking 27 (2019)). In the same memory this tells frequencies better than a count-min sketch does,
+with one look in place of two. Ageing by halving is that of G. Einziger, R. Friedman, B. Manes, "TinyLFU: a highly
+efficient cache admission policy", ACM TOS 13 (2017), done by `bytes.translate`.
 """
 
 TOP = 15
@@ -68,9 +68,13 @@ class Sketch:
         at = candidate & self._mask
         segment = at >> _SEGMENT_BITS
         at &= _SEGMENT - 1
+        uses = self._counts[segment][at]
         if self._prints[segment][at] != candidate >> _PRINT_SHIFT & 255:
             return False
-        return self._counts[segment][at] > self.count(victim)
+        at = victim & self._mask
+        segment = at >> _SEGMENT_BITS
+        at &= _SEGMENT - 1
+        return uses > self._counts[segment][at] or self._prints[segment][at] != victim >> _PRINT_SHIFT & 255
 
     def grow(self, entries: int) -> None:
         """Make room for so many entries; what was counted stays."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from genesis_cache.model.entry import Entry
 from genesis_cache.policies.eviction.base import Directory, digest_of
-from genesis_cache.policies.eviction.ghosts import GhostList, NoGhosts
+from genesis_cache.policies.eviction.ghosts import LOST, REJECTED, Ghosts, NoGhosts
 from genesis_cache.policies.eviction.queue import TAGS, Queue
 from genesis_cache.policies.eviction.sketch import Sketch
 
@@ -31,8 +31,7 @@ class TinyLfuPolicy:
         self._queues = [Queue(directory, tag, by_weight=by_weight) for tag in range(3)]
         self._window, self._probation, self._protected = self._queues
         self._sketch = Sketch()
-        self._rejected: GhostList = NoGhosts()  # keys that were not admitted from the window
-        self._lost: GhostList = NoGhosts()  # keys that were evicted from the main part
+        self._ghosts: Ghosts = NoGhosts()
         self._share = WINDOW_SHARE
         self.size = 0
 
@@ -41,14 +40,9 @@ class TinyLfuPolicy:
         entry.mark = False
         digest = hash(entry.key) ^ entry.space
         self._sketch.add(digest)
+        ghost = self._ghosts.take(digest)
         window = self._window
-        if self._rejected.take(digest):
-            self._widen()
-            self._probation.push(entry)
-        else:
-            if self._lost.take(digest):
-                self._narrow()
-            window.push(entry)
+        (window if ghost is None else self._place(ghost)).push(entry)
         size = entry.weight if self._by_weight else 1
         self.size += size
         if window.size > self._share * self.size + size:
@@ -73,22 +67,26 @@ class TinyLfuPolicy:
     def evict(self, incoming: int) -> Entry:
         """The loser between the window's oldest and the main part's oldest entry without a mark."""
         window, probation = self._window, self._probation
-        if window.size + (incoming if self._by_weight else 1) > self._share * self.size and window.size:
-            candidate = window.take_unmarked() or self._unmarked(window)
+        if not self._by_weight:
+            incoming = 1
+        loser = None
+        if window.size + incoming > self._share * self.size and window.size:
+            loser = window.take_unmarked() or self._unmarked(window)
+        victim = probation.peek()
+        if victim is None or victim.mark or self._protected.size > PROTECTED_SHARE * (self.size - window.size):
             victim = self._victim()
-            if victim is None or not self._beats(candidate, victim):
-                self._rejected.add(hash(candidate.key) ^ candidate.space)
-                self.size -= candidate.weight if self._by_weight else 1
-                return candidate
-            probation.push(candidate)
+        if victim is not None and (loser is None or self._beats(loser, victim)):
+            probation.skip(victim)
+            if loser is not None:
+                probation.push(loser)
+            loser = victim
+            self._ghosts.add(hash(loser.key) ^ loser.space, LOST)
+        elif loser is not None:
+            self._ghosts.add(hash(loser.key) ^ loser.space, REJECTED)
         else:
-            victim = self._victim()
-            if victim is None:
-                raise IndexError("no entry is left to evict")
-        probation.skip(victim)
-        self._lost.add(hash(victim.key) ^ victim.space)
-        self.size -= victim.weight if self._by_weight else 1
-        return victim
+            raise IndexError("no entry is left to evict")
+        self.size -= loser.weight if self._by_weight else 1
+        return loser
 
     def grow(self, entries: int) -> None:
         """Adapt the sketch."""
@@ -107,11 +105,10 @@ class TinyLfuPolicy:
             faults.append(f"a policy's size is {self.size}, but its queues make {held}")
         return faults
 
-    def _widen(self) -> None:
-        """A key has returned that the window had lost."""
-
-    def _narrow(self) -> None:
-        """A key has returned that the main part had lost."""
+    def _place(self, ghost: int) -> Queue:
+        """Where an entry begins that was here before."""
+        del ghost
+        return self._window
 
     def _shrink_window(self, slack: int) -> None:
         """Put the window's oldest on probation while it is above its share by more than what has just come in."""
@@ -127,9 +124,9 @@ class TinyLfuPolicy:
 
     def _beats(self, candidate: Entry, victim: Entry) -> bool:
         theirs, ours = hash(candidate.key) ^ candidate.space, hash(victim.key) ^ victim.space
-        if not self._by_weight:
-            return self._sketch.prefers(theirs, ours)
-        return self._sketch.count(theirs) * victim.weight > self._sketch.count(ours) * candidate.weight
+        if self._by_weight:
+            return self._sketch.count(theirs) * victim.weight > self._sketch.count(ours) * candidate.weight
+        return self._sketch.prefers(theirs, ours)
 
     def _victim(self) -> Entry | None:
         """The oldest entry on probation without a mark, which stays there; marked ones become protected."""
