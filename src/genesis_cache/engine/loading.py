@@ -14,7 +14,7 @@ import msgspec
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import CacheError, LoaderTimeout
 from genesis_cache.model.keys import tag_name
-from genesis_cache.model.missing import MISSING, Missing
+from genesis_cache.model.missing import MISSING
 
 
 class LoadContext:

@@ -68,14 +68,18 @@ def tag_name(tag: object) -> str:
 
 def _name_bytes(name: object, what: str, limit: int = MAX_NAME_BYTES) -> bytes:
     if not isinstance(name, str):
-        raise InvalidKey(f"a {what} must be a string, got {type(name).__name__}: use str(...) or an f-string")
+        raise InvalidKey(f"{_a(what)} must be a string, got {type(name).__name__}: use str(...) or an f-string")
     try:
         encoded = name.encode()
     except UnicodeEncodeError as error:
-        raise InvalidKey(f"a {what} must be valid Unicode text, got {name!r:.80}: {error.reason}") from None
+        raise InvalidKey(f"{_a(what)} must be valid Unicode text, got {name!r:.80}: {error.reason}") from None
     if not 1 <= len(encoded) <= limit:
-        raise InvalidKey(f"a {what} must be 1 to {limit} bytes of UTF-8, got {len(encoded)}: hash or shorten it")
+        raise InvalidKey(f"{_a(what)} must be 1 to {limit} bytes of UTF-8, got {len(encoded)}: hash or shorten it")
     return encoded
+
+
+def _a(what: str) -> str:
+    return f"an {what}" if what[0] in "aeiou" else f"a {what}"
 
 
 def _framed(part: bytes) -> bytes:

@@ -192,7 +192,7 @@ class MemoryTier:
             return faults
 
     def flush(self, reason: str) -> None:
-        """Drop everything, and count it for that reason. Takes time with the number of entries: for rare, grave cases."""
+        """Drop everything, counted for that reason. Takes time with the number of entries: for rare, grave cases."""
         for entry in list(self.items()):
             self.drop(entry, reason)
 

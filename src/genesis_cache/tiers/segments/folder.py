@@ -136,9 +136,12 @@ class Folder:
         return sorted(int(name[4:]) for name in os.listdir(self.fd) if is_segment(name))  # noqa: PTH208  # as above
 
 
+LONGEST_NAME = 16  # of a segment file that is ours: "seg-" and a number of 32 bits
+
+
 def is_segment(name: str) -> bool:
     """Whether a file name is that of a segment."""
-    return name.startswith("seg-") and name[4:].isdecimal() and len(name) < 16
+    return name.startswith("seg-") and name[4:].isdecimal() and len(name) < LONGEST_NAME
 
 
 def segment_name(number: int) -> str:
