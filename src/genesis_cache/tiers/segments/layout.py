@@ -28,7 +28,7 @@ SMALLEST = 256 * KIB  # below this the books would outweigh the data
 
 HEADER = struct.Struct("<8sQQQQQQI")  # magic, epoch, max_bytes, segment_bytes, log_bytes, buckets, kill slots, crc
 STATE_AT = (512, 1024)  # two places, written in turn
-LIVE_AT = 1536  # epoch, seq, generation of the newest state, dirty, segments removed: plain words that readers take without a lock
+LIVE_AT = 1536  # plain words, taken without a lock: epoch, seq, generation of the newest state, dirty, segments removed
 HINT_AT = 2048  # a row for segment n at n % HINTS
 HINTS = 128
 FEWEST_SEGMENTS = 3
