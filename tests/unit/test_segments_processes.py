@@ -117,10 +117,10 @@ def test_forked_child_goes_on_by_itself(store: SegmentStore) -> None:
 def test_fork_while_a_thread_holds_the_lock(store: SegmentStore) -> None:
     """A child forked while a thread of its parent writes isn't blocked by a lock that nobody in it will free."""
     store.commit([put("a", b"1")])
-    store._lock.wait()  # noqa: SLF001  # the moment that matters cannot be met from outside
+    store._lock.wait()  # the moment that matters cannot be met from outside
     child = fork(lambda: [store.try_commit([put("c", b"3")]) is None, store.get(at("c")) is None])
     assert result_of(child) == [True, True]
-    store._lock.free()  # noqa: SLF001
+    store._lock.free()
     assert in_child(lambda: store.try_commit([put("c", b"3")]) is not None) is True
     assert store.get(at("c")) == b"3"
 
@@ -131,7 +131,7 @@ def test_writer_that_dies_frees_the_lock(store: SegmentStore, path: Path) -> Non
     pid = os.fork()
     if pid == 0:
         other = make(path)
-        other._lock.wait()  # noqa: SLF001
+        other._lock.wait()
         os.write(go, b"x")
         signal.pause()
     os.read(ready, 1)
@@ -146,14 +146,14 @@ def test_writer_that_dies_frees_the_lock(store: SegmentStore, path: Path) -> Non
 
 def test_locked_for_too_long_is_an_error(store: SegmentStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that cannot get the lock within its patience says so; reading goes on meanwhile."""
-    monkeypatch.setattr(store._lock.wait.__func__, "__defaults__", (0.02,))  # noqa: SLF001  # no need to wait 2 s
+    monkeypatch.setattr(store._lock.wait.__func__, "__defaults__", (0.02,))  # no need to wait 2 s
     store.commit([put("a", b"1")])
     other = make(path)
-    other._lock.wait()  # noqa: SLF001
+    other._lock.wait()
     with pytest.raises(StoreError, match="locked by another process"):
         store.commit([put("a", b"2")])
     assert store.get(at("a")) == b"1"
-    other._lock.free()  # noqa: SLF001
+    other._lock.free()
     other.close()
 
 

@@ -25,6 +25,7 @@ _REASONS = {
 }
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _PREALLOCATE = getattr(os, "posix_fallocate", None)
+_LONGEST_NAME = len("seg-4294967295")
 _ZEROS = bytes(1 << 20)
 
 
@@ -138,7 +139,7 @@ class Folder:
 
 def is_segment(name: str) -> bool:
     """Whether a file name is that of a segment."""
-    return name.startswith("seg-") and name[4:].isdecimal() and len(name) < 16
+    return name.startswith("seg-") and name[4:].isdecimal() and len(name) <= _LONGEST_NAME
 
 
 def segment_name(number: int) -> str:
