@@ -341,6 +341,20 @@ def test_threads_share_a_tier(tiers: Tiers) -> None:
     assert faults == []
 
 
+def test_a_forked_child_goes_on(tiers: Tiers) -> None:
+    """A child keeps what was there; if a thread was changing it while the process forked, it begins empty, not stuck."""
+    tier = tiers(entries=10)
+    tier.put(entry_of("a"))
+    table = tier.table(0)
+    tier.after_fork()
+    assert tier.get(0, "a") is not None
+    tier._lock.acquire()  # noqa: SLF001 - as the thread has that is not in the child
+    tier.after_fork()
+    assert (tier.get(0, "a"), tier.stats().entries) == (None, 0)
+    tier.put(entry_of("b"))
+    assert tier.get(0, "b") is table["b"]
+
+
 def test_an_unknown_policy_is_refused() -> None:
     """A policy that there is none of is named, with those there are."""
     with pytest.raises(ValueError, match=r"'FIFO'.*ADAPTIVE, LRU, LFU, S3FIFO, TINYLFU"):

@@ -168,6 +168,18 @@ class MemoryTier:
                 limit -= len(found)
             return not any(table.count for table in self._tables[space : space + 2])
 
+    def after_fork(self) -> None:
+        """Make it usable in a child made by fork: if another thread was changing it, everything is forgotten."""
+        if not self._lock.locked():
+            return
+        self._lock = Lock()
+        for number, table in enumerate(self._tables):
+            table.clear()
+            self._finds[number] = table.front.get
+        self._ranks = [None for _ in CachePriority]
+        self._count = self._weight = self._sized = 0
+        self._sweep = None
+
     def items(self) -> Iterator[Entry]:
         """Every entry once; of what comes or goes while one walks, some may be missed or met twice."""
         pieces = self._pieces()
