@@ -153,11 +153,11 @@ def test_no_limit_is_no_limit(tiers: Tiers) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_too_large_an_entry_is_not_admitted(tiers: Tiers, policy: str) -> None:
-    """An entry above a quarter of the bytes stays out, others stay in, and its older value is not left behind."""
+    """An entry above half of the bytes stays out, others stay in, and its older value is not left behind."""
     tier = tiers(units=100, policy=policy)
     tier.put(entry_of("small"))
     tier.put(entry_of("large"))
-    large = entry_of("large", weight=26)
+    large = entry_of("large", weight=51)
     assert tier.put(large) == [large]
     assert tier.get(0, "large") is None
     assert tier.get(0, "small") is not None
@@ -342,13 +342,13 @@ def test_threads_share_a_tier(tiers: Tiers) -> None:
 
 
 def test_a_forked_child_goes_on(tiers: Tiers) -> None:
-    """A child keeps what was there; if a thread was changing it while the process forked, it begins empty, not stuck."""
+    """A child keeps what was there; if a thread was changing it during the fork, it begins empty, not stuck."""
     tier = tiers(entries=10)
     tier.put(entry_of("a"))
     table = tier.table(0)
     tier.after_fork()
     assert tier.get(0, "a") is not None
-    tier._lock.acquire()  # noqa: SLF001 - as the thread has that is not in the child
+    tier._lock.acquire()  # as the thread has that is not in the child
     tier.after_fork()
     assert (tier.get(0, "a"), tier.stats().entries) == (None, 0)
     tier.put(entry_of("b"))

@@ -17,7 +17,7 @@ from genesis_cache.policies.eviction.registry import policy_class
 from genesis_cache.tiers.base import StoreStats
 from genesis_cache.tiers.table import SHARD_MASK, SHARD_SHIFT, SPLIT_AT, Table
 
-LARGEST_SHARE = 0.25  # of the byte limit, for one entry
+LARGEST_SHARE = 0.5  # of the byte limit, for one entry
 MIRROR_EVERY = 8  # hits that the front of a large table missed: what is asked for often gets there soon enough
 CLEARED_AT_ONCE = 500  # entries: about a millisecond
 
@@ -89,8 +89,8 @@ class MemoryTier:
     def put(self, entry: Entry) -> list[Entry]:
         """Add an entry, or replace the one of its key.
 
-        What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than a
-        quarter of the limit, or everything left has a higher priority. What it replaces is gone in any case.
+        What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than
+        half of the limit, or everything left has a higher priority. What it replaces is gone in any case.
         """
         key, weight = entry.key, entry.weight
         with self._lock:
