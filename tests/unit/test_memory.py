@@ -7,7 +7,7 @@ import pytest
 
 from genesis_cache.model.entry import CachePriority, Entry, Extra
 from genesis_cache.model.meter import LayerMeter
-from genesis_cache.tiers.memory import MIRROR_EVERY, MemoryTier
+from genesis_cache.tiers.memory import MIRROR_EVERY, MOST_VICTIMS, MemoryTier
 from genesis_cache.tiers.table import SPLIT_AT
 
 POLICIES = ["ADAPTIVE", "LRU", "LFU", "S3FIFO", "TINYLFU"]
@@ -162,6 +162,19 @@ def test_too_large_an_entry_is_not_admitted(tiers: Tiers, policy: str) -> None:
     assert tier.get(0, "large") is None
     assert tier.get(0, "small") is not None
     assert tier.stats().evictions == {"size": 1}
+
+
+def test_a_heavy_entry_gets_its_room_in_bounded_steps(tiers: Tiers) -> None:
+    """One put evicts no more than a few thousand entries; an entry that needs more room is admitted when it returns."""
+    tier = tiers(units=20_000)
+    for number in range(20_000):
+        tier.put(entry_of(f"k{number}"))
+    heavy = entry_of("heavy", weight=6000)
+    assert tier.put(heavy)[-1] is heavy
+    assert tier.stats().entries == 20_000 - MOST_VICTIMS
+    assert tier.stats().evictions == {"size": MOST_VICTIMS + 1}
+    assert heavy not in tier.put(heavy)
+    assert tier.get(0, "heavy") is heavy
 
 
 @pytest.mark.parametrize("policy", POLICIES)
