@@ -79,6 +79,12 @@ class Table:
             self.front.clear()
         self.front[entry.key] = entry
 
+    def clear(self) -> None:
+        """Forget everything at once; ``front`` stays the same dict."""
+        self.front.clear()
+        self.shards = []
+        self.large = self._moving = False
+
     def some(self, limit: int) -> list[Entry]:
         """Up to so many entries, whichever come first."""
         found = list(islice(self.front.values(), limit)) if not self.large or self._moving else []
