@@ -69,7 +69,7 @@ class CaffeineLike:
         self._step = -STEP_SHARE * capacity
         self._hits = self._asked = 0
         self._ratio_before = 0.0
-        self._chance = Random(1)  # noqa: S311 - jitter, not a secret
+        self._chance = Random(1)
 
     def ask(self, key: str) -> bool:
         """Whether the key was there."""

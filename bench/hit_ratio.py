@@ -11,14 +11,12 @@ policies run in the real memory tier. Hash seeds and the chances that some peers
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / "src"), str(Path(__file__).resolve().parent)]
-
 from caffeine_like import CaffeineLike
-
 from genesis_cache.policies.eviction.registry import POLICIES
 from genesis_cache.simulator.replay import OPT, replay
 from genesis_cache.simulator.trace import Trace, read_trace
@@ -53,20 +51,20 @@ def mapping(make: Callable[[int], object]) -> Player:
             if get(key) is not None:
                 hits += 1
             else:
-                put(key, True)  # noqa: FBT003 - a value, not a flag
+                put(key, 1)
         return hits / len(trace.keys)
 
     return play
 
 
-def with_set(make: Callable[[int], object], present: Callable[[object], bool]) -> Player:
-    """A cache with ``get(key)`` and ``set(key, value)``."""
+def with_set(make: Callable[[int], object]) -> Player:
+    """A cache with ``get(key)`` and ``set(key, value)``; theine's ``get`` tells a pair of value and found."""
 
     def play(trace: Trace, capacity: int) -> float:
         cache = make(capacity)
         get, put, hits = cache.get, cache.set, 0  # type: ignore[attr-defined]  # peers have no common type
         for key in trace.keys:
-            if present(get(key)):
+            if get(key) not in ABSENT:
                 hits += 1
             else:
                 put(key, 1)
@@ -75,26 +73,23 @@ def with_set(make: Callable[[int], object], present: Callable[[object], bool]) -
     return play
 
 
+ABSENT = (None, (None, False))
+PLAYED_AS = {"theine": with_set, "moka_py": with_set}
+
+
 def peers() -> Iterator[tuple[str, Player]]:
     """Those that are installed."""
-    if find_spec("theine"):
-        import theine
-
-        yield "theine", with_set(theine.Cache, lambda found: bool(found[1]))  # type: ignore[index]  # (value, found)
-    if find_spec("moka_py"):
-        import moka_py
-
-        yield "moka-py", with_set(lambda size: moka_py.Moka(size), lambda found: found is not None)
-    if find_spec("cachetools"):
-        import cachetools
-
-        yield "cachetools LRU", mapping(cachetools.LRUCache)
-        yield "cachetools LFU", mapping(cachetools.LFUCache)
-    if find_spec("cachebox"):
-        import cachebox
-
-        yield "cachebox LRU", mapping(cachebox.LRUCache)
-        yield "cachebox LFU", mapping(cachebox.LFUCache)
+    for name, module, kind in (
+        ("theine", "theine", "Cache"),
+        ("moka-py", "moka_py", "Moka"),
+        ("cachetools LRU", "cachetools", "LRUCache"),
+        ("cachetools LFU", "cachetools", "LFUCache"),
+        ("cachebox LRU", "cachebox", "LRUCache"),
+        ("cachebox LFU", "cachebox", "LFUCache"),
+    ):
+        if find_spec(module):
+            make = getattr(import_module(module), kind)
+            yield name, PLAYED_AS.get(module, mapping)(make)
 
 
 def players(only: list[str]) -> dict[str, Player]:
@@ -127,8 +122,8 @@ def main() -> None:
     options = parser.parse_args()
     chosen = players(options.only)
     cells: dict[str, list[float]] = {name: [] for name in chosen}
-    print("| trace | sizes |", " | ".join(chosen), "|")  # noqa: T201 - the table is the product
-    print("|---|---|" + "---:|" * len(chosen))  # noqa: T201
+    print("| trace | sizes |", " | ".join(chosen), "|")
+    print("|---|---|" + "---:|" * len(chosen))
     gaps: dict[str, list[tuple[float, str]]] = {name: [] for name in chosen}
     for trace in traces(options.traces, options.trace):
         sizes = capacities(trace)
@@ -138,12 +133,12 @@ def main() -> None:
             if "LRU" in row:
                 gaps[name].append((mean(ratios) - mean(row["LRU"]), trace.name))
         shown = [" / ".join(f"{ratio:.1f}" for ratio in ratios) for ratios in row.values()]
-        print(f"| {trace.name} | {' / '.join(map(str, sizes))} |", " | ".join(shown), "|", flush=True)  # noqa: T201
+        print(f"| {trace.name} | {' / '.join(map(str, sizes))} |", " | ".join(shown), "|", flush=True)
     means = [f"{mean(ratios):.2f}" for ratios in cells.values()]
-    print("| **mean of all cells** | |", " | ".join(means), "|")  # noqa: T201
+    print("| **mean of all cells** | |", " | ".join(means), "|")
     if "LRU" in chosen:
         worst = [f"{min(gap)[0]:+.1f} ({min(gap)[1].split('.')[0]})" for gap in gaps.values()]
-        print("| **worst trace against LRU** | |", " | ".join(worst), "|")  # noqa: T201
+        print("| **worst trace against LRU** | |", " | ".join(worst), "|")
 
 
 if __name__ == "__main__":

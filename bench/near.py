@@ -12,11 +12,12 @@ from bench import near_peers
 from bench.report import Section, Table, Verdict
 
 from genesis_cache.cache import Cache
-from genesis_cache.cli.measure import Batch, Case, Timing, awaited, awaited_with, called_with, measure
+from genesis_cache.cli.measure import Batch, Case, Timing, awaited, awaited_over, awaited_with, called_with, measure
 
 FLOOR = "await an empty coroutine"
 OURS = "**genesis_cache**"
 KEY = near_peers.KEY
+MANY = 5_000
 
 GET_MOST = 3.5  # times the floor
 DECORATED_MOST = 4.5
@@ -37,7 +38,8 @@ async def _section(rounds: int, batch_s: float) -> Section:
         decorated = [Case(FLOOR, awaited(_empty)), *await _decorated(cache), *await near_peers.decorated()]
         first = await measure(lookups, rounds=rounds, batch_seconds=batch_s)
         second = await measure(decorated, rounds=rounds, batch_seconds=batch_s)
-    third = await _plain(rounds, batch_s)
+        third = await measure(await _many(cache), rounds=rounds, batch_seconds=batch_s)
+    fourth = await _plain(rounds, batch_s)
     return Section(
         "Near hits",
         "A value that is in memory, found again and again. Ours has a time to live, a bound in bytes, single flight, "
@@ -45,7 +47,8 @@ async def _section(rounds: int, batch_s: float) -> Section:
         [
             _table("Look-ups", first, f"{OURS} await cache.get"),
             _table("Decorated async functions", second, _slowest(second).name),
-            _table("Without an event loop", third, third[-1].name),
+            _table(f"{MANY:,} keys, each in turn", third, f"{OURS} template, tagged"),
+            _table("Without an event loop", fourth, fourth[-1].name),
         ],
         [
             *_verdicts("near hit, `await cache.get(k)`", GET_MOST, first, first[1], PEERS_TO_BEAT[:2]),
@@ -58,6 +61,10 @@ async def _section(rounds: int, batch_s: float) -> Section:
 
 async def _empty() -> None:
     """The floor: what awaiting anything at all costs."""
+
+
+async def _empty_of_one(_argument: int) -> None:
+    """The floor where there is an argument."""
 
 
 async def _decorated(cache: Cache) -> list[Case]:
@@ -87,6 +94,25 @@ async def _decorated(cache: Cache) -> list[Case]:
     for case in cases:
         await case.batch(1)
     return cases
+
+
+async def _many(cache: Cache) -> list[Case]:
+    """Nothing that was remembered of the last call helps with the next."""
+    numbers = list(range(MANY))
+    keys = [f"many:{number}" for number in numbers]
+
+    @cache.cached("many:{user_id}", ttl="1h", tags=["user:{user_id}"])
+    async def tagged(user_id: int) -> int:
+        return user_id
+
+    for number in numbers:
+        await tagged(number)
+    return [
+        Case(FLOOR, awaited_over(_empty_of_one, numbers)),
+        Case(f"{OURS} await cache.get", awaited_over(cache.get, keys)),
+        Case(f"{OURS} template, tagged", awaited_over(tagged, numbers)),
+        *await near_peers.many(numbers),
+    ]
 
 
 def _by_keyword(function: object) -> Batch:

@@ -4,6 +4,7 @@
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import msgspec
 from bench.report import Section, page
 
 HERE = Path(__file__).parent
-SECTIONS = ("near", "disk", "tags", "stampede", "loop", "imports", "hit_ratio", "memory")
+SECTIONS = ("near", "disk", "tags", "stampede", "loop", "imports", "ratios", "footprint")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,11 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     sections, broken = [], []
     for name in asked.only or SECTIONS:
-        if not (HERE / f"{name}.py").exists():
-            sys.stderr.write(f"{name}: not there\n")
-            continue
         sys.stderr.write(f"{name} ...\n")
-        section_or_none = _in_own_process(name, quick=asked.quick)
+        section_or_none = _in_own_process(name, asked)
         if section_or_none is None:
             broken.append(name)
         else:
@@ -41,9 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if broken else 0
 
 
-def _in_own_process(name: str, *, quick: bool) -> Section | None:
-    command = [sys.executable, "-W", "ignore", "-m", "bench", "--section", name, *(["--quick"] if quick else [])]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=HERE.parent)
+def _in_own_process(name: str, asked: argparse.Namespace) -> Section | None:
+    command = [sys.executable, "-W", "ignore", "-m", "bench", "--section", name, *(["--quick"] if asked.quick else [])]
+    environment = os.environ | ({"BENCH_TRACES": asked.traces} if asked.traces else {})
+    ended = subprocess.run(command, stdout=subprocess.PIPE, check=False, cwd=HERE.parent, env=environment)
     if ended.returncode:
         sys.stderr.write(f"{name}: broken, exit code {ended.returncode}\n")
         return None
@@ -57,5 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--only", action="append", choices=SECTIONS, metavar="SECTION", help=", ".join(SECTIONS))
     parser.add_argument("--out", help="write the page here; without, a full run writes bench/RESULTS.md")
+    parser.add_argument("--traces", metavar="DIR", help="replay the traces of this folder instead of the shipped ones")
     parser.add_argument("--section", choices=SECTIONS, help=argparse.SUPPRESS)
     return parser

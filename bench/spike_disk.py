@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ class Engine(Protocol):
 
 
 class Lmdb:
-    """LMDB without sync; opened only if the file is no shorter than its map wants and, if asked, the tree walks."""
+    """LMDB without sync, as it comes."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         self.env = lmdb.open(str(path), map_size=max_bytes, sync=False, metasync=False, max_readers=64)
@@ -64,6 +65,27 @@ class Lmdb:
 
     def close(self) -> None:
         self.env.close()
+
+
+class GuardedLmdb(Lmdb):
+    """LMDB behind a child that walks the whole tree before each open; if it dies, the store is thrown away."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        walker = FORK.Process(target=walk, args=(path, max_bytes))
+        walker.start()
+        walker.join()
+        if walker.exitcode != 0:
+            shutil.rmtree(path, ignore_errors=True)
+        super().__init__(path, max_bytes)
+
+
+def walk(path: Path, max_bytes: int) -> None:
+    """In a child: read every page of the tree, values included."""
+    os.close(2)
+    engine = Lmdb(path, max_bytes)
+    with engine.env.begin() as txn, txn.cursor() as cursor:
+        for _key, value in cursor:
+            zlib.crc32(value)
 
 
 class Sqlite:
@@ -138,6 +160,7 @@ ENGINES: dict[str, Callable[[Path, int], Engine]] = {
     "diskcache": Diskcache,
     "sqlite WAL": Sqlite,
     "lmdb nosync": Lmdb,
+    "walked lmdb": GuardedLmdb,
     "segments": Segments,
 }
 
@@ -145,7 +168,8 @@ ENGINES: dict[str, Callable[[Path, int], Engine]] = {
 def value_of(key: str, size: int) -> bytes:
     """Incompressible bytes that name their key."""
     name = key.encode()
-    return len(name).to_bytes(2, "little") + name + random.Random(key).randbytes(size - 2 - len(name))
+    body = len(name).to_bytes(2, "little") + name + random.Random(key).randbytes(size - 6 - len(name))
+    return body + zlib.crc32(body).to_bytes(4, "little")
 
 
 def is_of(key: str, value: bytes) -> bool:
@@ -168,7 +192,7 @@ def times(root: Path) -> None:
     small = [f"small:{number}" for number in range(2000)]
     large = [f"large:{number}" for number in range(30)]
     payload = {key: value_of(key, 1024) for key in small} | {key: value_of(key, 100 * 1024) for key in large}
-    engines = {name: make(root / name.split()[0], 500 * MIB) for name, make in ENGINES.items()}
+    engines = {name: make(root / name, 500 * MIB) for name, make in ENGINES.items()}
     figures: dict[str, dict[str, list[float]]] = {name: {} for name in engines}
     for engine in engines.values():
         engine.put([(key, payload[key]) for key in small + large])
@@ -182,13 +206,20 @@ def times(root: Path) -> None:
             }
             for label, (work, count) in rounds.items():
                 figures[name].setdefault(label, []).append(timed(work, count))
-    base = figures["diskcache"]
+    base = {label: statistics.median(row) for label, row in figures["diskcache"].items()}
     for name, rows in figures.items():
-        cells = [f"{label} {statistics.median(row):8.2f} ({statistics.median(base[label]) / statistics.median(row):5.1f}x)"
-                 for label, row in rows.items()]  # fmt: skip
+        medians = {label: statistics.median(row) for label, row in rows.items()}
+        cells = [f"{label} {median:8.2f} ({base[label] / median:5.1f}x)" for label, median in medians.items()]
         print(f"  {name:12}", " | ".join(cells))
     for engine in engines.values():
         engine.close()
+
+
+def checked(value: object) -> bytes | None:
+    """What a checksum of our own would leave: only whole values. Engines that have one don't need it."""
+    if not isinstance(value, bytes | memoryview) or zlib.crc32(value[:-4]).to_bytes(4, "little") != value[-4:]:
+        return None
+    return bytes(value)
 
 
 # --- damage while closed ------------------------------------------------------------------------------------------
@@ -224,19 +255,21 @@ def read_all(name: str, folder: Path, count: int) -> None:
         engine = ENGINES[name](folder, 8 * MIB)
         for number in range(count):
             value = engine.get(f"k{number}")
+            value = checked(value)
             if value is not None and not is_of(f"k{number}", bytes(value)):  # type: ignore[call-overload]  # bytes-like
                 worst = 2
-        engine.put([("after", value_of("after", 1024))])
+        for number in range(200):
+            engine.put([(f"after{number}", value_of(f"after{number}", 1024))])
     except BaseException:  # noqa: BLE001  # any exception is the finding
         worst = worst or 1
     os._exit(worst)
 
 
-def damages(root: Path, rounds: int = 40) -> None:
-    """How a child ends that opens and reads a damaged store."""
+def damages(root: Path, rounds: int = 60) -> None:
+    """How a child ends that opens, reads and writes a damaged store; values pass a checksum of our own."""
     words = {0: "fine", 1: "raised", 2: "WRONG VALUE"}
     for name, make in ENGINES.items():
-        pristine = root / f"pristine-{name.split()[0]}"
+        pristine = root / f"pristine {name}"
         engine = make(pristine, 8 * MIB)
         engine.put([(f"k{number}", value_of(f"k{number}", 1024 if number % 10 else 5000)) for number in range(1000)])
         engine.close()
@@ -269,7 +302,7 @@ def write_on(name: str, folder: Path, seed: int) -> None:
 def kills(root: Path, rounds: int = 15) -> None:
     """Two writers, killed at a random moment; then every value is read."""
     for name, make in ENGINES.items():
-        folder = root / f"kills-{name.split()[0]}"
+        folder = root / f"kills-{name}"
         make(folder, 8 * MIB).close()
         wrong = failed = 0
         for seed in range(rounds):
@@ -311,7 +344,7 @@ def fill(engine: Engine, start: int, count: int) -> Iterator[str]:
 def limits(root: Path) -> None:
     """Write three times the limit, delete half, write again: failures and bytes."""
     for name, make in ENGINES.items():
-        folder = root / f"limit-{name.split()[0]}"
+        folder = root / f"limit-{name}"
         engine = make(folder, 8 * MIB)
         full = Counter(fill(engine, 0, 24_000))
         peak = folder_bytes(folder)

@@ -23,10 +23,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Watch the event loop of every async test."""
+    """Watch the event loop of every async test; threads are looked for after the loop has let go of its own."""
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(_plain(item.obj)):
-            item.fixturenames.insert(0, "_no_lost_tasks")
+            item.fixturenames[:0] = ["_no_lost_threads", "_no_lost_tasks"]
 
 
 def _plain(function: object) -> object:

@@ -52,6 +52,7 @@ def _shown(value: object) -> str:
 
 def proofs() -> Iterator[tuple[str, ModuleType]]:
     """The files that have a ``prove``."""
+    sys.path.insert(0, str(ROOT / "src"))
     for folder in FOLDERS:
         place = ROOT / "tests" / folder
         sys.path.insert(0, str(place))  # drivers import those that lie beside them

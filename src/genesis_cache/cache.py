@@ -98,7 +98,7 @@ class Cache:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def get(self, key: str, default: Any = None, *, allow_stale: bool = False) -> Any:
-        """The fresh value, or the default. With ``allow_stale``, also a value past its ttl that a stale option keeps."""
+        """The fresh value, or the default; with ``allow_stale`` also one past its ttl that a stale option keeps."""
         try:
             entry = self._lookup(key)
         except TypeError:
@@ -131,12 +131,12 @@ class Cache:
         ``hard_timeout`` or the load's own deadline.
         """
         plan, cache = self._plan(options)
-        return await self._reading.get_or_set(cache._view, _text(key), load_of(loader), plan)  # noqa: SLF001
+        return await self._reading.get_or_set(cache._view, _text(key), load_of(loader), plan)  # noqa: SLF001  # a view of the same cache
 
     async def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:
         """The values of all keys; ``loader`` receives the list of the missing ones and returns a mapping."""
         plan, cache = self._plan(options)
-        return await self._engine.bulk.get_or_set_many(cache._view, _keys(keys), load_of(loader), plan)  # noqa: SLF001
+        return await self._engine.bulk.get_or_set_many(cache._view, _keys(keys), load_of(loader), plan)  # noqa: SLF001  # a view of the same cache
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -145,14 +145,14 @@ class Cache:
         plan, cache = self._plan(options)
         if not self._engine.core.opened:
             await self._engine.open()
-        return await self._engine.writing.set_many(cache._view, ((_text(key), value),), plan)  # noqa: SLF001
+        return await self._engine.writing.set_many(cache._view, ((_text(key), value),), plan)  # noqa: SLF001  # a view of the same cache
 
     async def set_many(self, items: Mapping[str, Any], **options: Any) -> Outcome:
         """Store several values with the same options; all keys and values are checked before any is stored."""
         plan, cache = self._plan(options)
         checked = [(_text(key), value) for key, value in items.items()]
         await self._ready()
-        return await self._engine.writing.set_many(cache._view, checked, plan)  # noqa: SLF001
+        return await self._engine.writing.set_many(cache._view, checked, plan)  # noqa: SLF001  # a view of the same cache
 
     async def delete(self, *keys: str) -> Outcome:
         """Forget keys everywhere; loads of them that have begun will not be stored."""
@@ -161,7 +161,7 @@ class Cache:
         return await self._engine.writing.delete(self._view, checked)
 
     async def expire(self, *keys: str) -> Outcome:
-        """Make keys stale at once; they still serve where ``stale_if_error`` or ``stale_while_revalidate`` allows it."""
+        """Make keys stale at once; they still serve where ``stale_if_error`` or ``stale_while_revalidate`` says."""
         checked = _keys(keys)
         await self._ready()
         return await self._engine.rewriting.expire(self._view, checked)
@@ -191,7 +191,7 @@ class Cache:
         """Kill every entry within reach of this view, or of one namespace inside it."""
         cache = self if namespace is None else self.namespace(namespace)
         await self._ready()
-        return await self._engine.writing.kill(cache._view, Kind.CLEAR, [""])  # noqa: SLF001
+        return await self._engine.writing.kill(cache._view, Kind.CLEAR, [""])  # noqa: SLF001  # a view of the same cache
 
     # -- views -------------------------------------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class Cache:
         """Cache what a function returns, by its arguments; see `genesis_cache.decorate`."""
         owner = options.pop("owner", None)
         home = self if owner is None else self.owned_by(owner)
-        return decorate.decorator(home, home._engine, home._view, key, key_prefix, options)  # noqa: SLF001
+        return decorate.decorator(home, home._engine, home._view, key, key_prefix, options)  # noqa: SLF001  # a view of the same cache
 
     def blocking(self) -> BlockingCache:
         """The same verbs for code without an event loop, over the same engine."""

@@ -181,7 +181,7 @@ async def test_delete(cache: Cache) -> None:
 
 
 async def test_peek_never_waits(cache: Cache, house: Any) -> None:
-    """peek gives what the nearest tier holds, without awaiting."""
+    """Peek gives what the nearest tier holds, without awaiting."""
     await cache.set("k", 1)
     assert cache.peek("k", "no") == (1 if house.near else "no")
     house.forget_near(cache)
@@ -189,7 +189,7 @@ async def test_peek_never_waits(cache: Cache, house: Any) -> None:
 
 
 async def test_touch_prolongs_and_shortens(cache: Cache, house: Any) -> None:
-    """touch gives a fresh value a new ttl from now on, in every tier, and says False for one that is not there."""
+    """Touch gives a fresh value a new ttl from now on, in every tier, and says False for one that is not there."""
     await cache.set("k", 1, ttl=10)
     house.pass_time(9)
     assert await cache.touch("k", 10) is True
@@ -209,7 +209,7 @@ async def test_touch_prolongs_and_shortens(cache: Cache, house: Any) -> None:
 
 
 async def test_touch_keeps_what_else_was_said(cache: Cache, house: Any) -> None:
-    """touch changes the ttl and nothing else: tags, stale times, version and refresh stay."""
+    """Touch changes the ttl and nothing else: tags, stale times, version and refresh stay."""
     await cache.set("k", 1, ttl=10, tags=["t"], stale_if_error=60, version=5, refresh_ahead=0.5, priority="HIGH")
     assert await cache.touch("k", 20)
     row = next(tier for tier in (await cache.explain("k")).tiers if tier.present)

@@ -217,20 +217,17 @@ def one_round(pristine: Path, folder: Path, epoch: int, seed: int, dose: int) ->
     return {"what": what, "bytes": done, "kept": kept, "anew": anew, "faults": faults}
 
 
-def _child(pristine: Path, scratch: Path, epoch: int, seeds: range, dose: int, out: int) -> None:
-    with os.fdopen(out, "w") as pipe:
-        for seed in seeds:
-            print(f"round {seed}", file=pipe, flush=True)
-            print(repr(one_round(pristine, scratch / f"round-{seed}", epoch, seed, dose)), file=pipe, flush=True)
-
-
-def _rounds(pristine: Path, scratch: Path, epoch: int, seeds: range, dose: int) -> tuple[list[str], int]:
+def _rounds(scratch: Path, epoch: int, seeds: range, dose: int) -> tuple[list[str], int]:
     """Some rounds in a child: what it printed, and how it ended."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            _child(pristine, scratch, epoch, seeds, dose, writing)
+            with os.fdopen(writing, "w") as pipe:
+                for seed in seeds:
+                    print(f"round {seed}", file=pipe, flush=True)
+                    seen = one_round(scratch / "pristine", scratch / f"round-{seed}", epoch, seed, dose)
+                    print(repr(seen), file=pipe, flush=True)
             os._exit(0)
         finally:
             os._exit(1)
@@ -254,7 +251,7 @@ def _take(report: Report, lines: list[str]) -> None:
 
 
 def run(scratch: Path, damaged_bytes: int, seed: int = 1, dose: int = 200, limit_s: float = NEVER) -> Report:
-    """Rounds until so many bytes were damaged (whole files swapped or cut count as no more than a dose) or time is up."""
+    """Rounds until so many bytes were damaged (a cut or swapped file counts as one dose) or time is up."""
     report = Report()
     pristine = scratch / "pristine"
     epoch = make_pristine(pristine)
@@ -263,7 +260,7 @@ def run(scratch: Path, damaged_bytes: int, seed: int = 1, dose: int = 200, limit
     while report.rounds * dose < damaged_bytes and time.monotonic() < end:
         seeds = range(first, first + ROUNDS_PER_CHILD)
         first += ROUNDS_PER_CHILD
-        lines, status = _rounds(pristine, scratch, epoch, seeds, dose)
+        lines, status = _rounds(scratch, epoch, seeds, dose)
         _take(report, lines)
         if status != 0 or len(lines) != 2 * ROUNDS_PER_CHILD:
             report.faults.append(f"the child died (status {status}) in {lines[-1] if lines else 'its start'}")

@@ -166,9 +166,10 @@ def inspect(store: SegmentStore, ledger: Ledger, start: Position, faults: list[s
     faults += store.check()
 
 
-def one(pristine: Path, folder: Path, first: Ledger, line: int, *, kill: bool, watched: bool) -> tuple[bool, list[str]]:
+def one(scratch: Path, first: Ledger, line: int, *, kill: bool, watched: bool) -> tuple[bool, list[str]]:
     """One child, stopped at a line; whether it came so far, and what is wrong."""
-    shutil.copytree(pristine, folder)
+    folder = scratch / "round"
+    shutil.copytree(scratch / "pristine", folder)
     ledger = Ledger(KEYS)
     ledger.words[:] = first.words
     watcher = new_store(folder) if watched else None
@@ -198,14 +199,13 @@ def position_of(folder: Path) -> Position:
 def run(scratch: Path, step: int = 1, first: int = 1, limit_s: float = NEVER) -> Report:
     """Every ``step``-th line, killed and interrupted by turns, watched and not by turns."""
     report = Report()
-    pristine = scratch / "pristine"
     ledger = Ledger(KEYS)
-    prepare(pristine, ledger)
+    prepare(scratch / "pristine", ledger)
     end = time.monotonic() + limit_s
     line, reached = first, True
     while reached and time.monotonic() < end:
         kill, watched = report.kills % 3 != 2, report.kills % 2 == 0
-        reached, faults = one(pristine, scratch / "round", ledger, line, kill=kill, watched=watched)
+        reached, faults = one(scratch, ledger, line, kill=kill, watched=watched)
         report.kills += reached
         report.faults += faults
         line += step

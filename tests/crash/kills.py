@@ -1,4 +1,4 @@
-"""Kills writers of a disk store with SIGKILL at random moments and proves what is left: ``python kills.py --kills 500``.
+"""Kills writers of a disk store with SIGKILL at random moments and proves what is left: ``kills.py --kills 500``.
 
 Each writer owns some keys and notes in shared memory, before and after each commit, what it is about to do and what was
 acknowledged. After the kill every value that can be read must name its key, be whole, be no older than what was

@@ -1,10 +1,13 @@
 """Small doses of what `kills.py` and `damage.py` do in full: nothing torn, nothing wrong, nothing brought back."""
 
+import shutil
 from pathlib import Path
 
 import damage
 import everyline
 import kills
+import pytest
+import syscalls
 
 
 def test_killed_writers_leave_old_or_new_values(tmp_path: Path) -> None:
@@ -30,3 +33,12 @@ def test_damaged_files_never_give_a_wrong_value(tmp_path: Path) -> None:
     assert report.rounds > 20
     assert report.kept > 500
     assert 0 < report.rebuilt < report.rounds
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="errors are injected by strace, which is not installed here")
+def test_failing_system_calls_are_errors_in_words(tmp_path: Path) -> None:
+    """Whatever system call fails, the store raises its own error only, serves nothing wrong and goes on afterwards."""
+    calls = {"pwrite64": ("EIO",), "openat": ("EMFILE",), "fallocate": ("ENOSPC",), "flock": ("EIO",)}
+    report = syscalls.run(tmp_path, calls, whens=(1, 4, 20))
+    assert report.faults == []
+    assert report.struck >= 6

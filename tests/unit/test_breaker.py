@@ -47,7 +47,7 @@ def test_an_attempt_that_never_reports_gives_its_place_up() -> None:
 
 def test_delays_grow_to_a_limit_and_are_spread() -> None:
     """Each failed attempt doubles the delay, never beyond 10 s, and no two processes keep step."""
-    dice = random.Random(3)  # noqa: S311  # spreads delays, guards nothing
+    dice = random.Random(3)
     breaker = Breaker(share=dice.random)
     now, delays = 0.0, []
     for _ in range(20):

@@ -58,7 +58,7 @@ def test_small_values_are_left_alone() -> None:
 @pytest.mark.parametrize("method", ["zstd", "zlib"])
 def test_a_tenth_must_be_saved(method: str) -> None:
     """What shrinks by less than a tenth is stored as it is; what shrinks by more is compressed."""
-    chance = random.Random(1)  # noqa: S311  # repeatable bytes, no secret
+    chance = random.Random(1)  # repeatable bytes, no secret
     for size in (2000, 200_000):
         for share in range(0, 101, 5):
             zeros = size * share // 100

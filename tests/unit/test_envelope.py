@@ -1,6 +1,6 @@
 """The stored form: everything a record says survives, and bytes that are not right are a miss."""
 
-# ruff: noqa: ANN401  # values of any type are what is tested
+# values of any type are what is tested
 
 import random
 import struct
@@ -172,7 +172,7 @@ def test_every_truncation_is_a_miss(name: str) -> None:
 
 def flips(envelope: bytes, number: int, seed: str) -> Iterator[bytes]:
     """So many copies with one to eight bits flipped."""
-    chance = random.Random(seed)  # noqa: S311  # repeatable places, no secret
+    chance = random.Random(seed)  # repeatable places, no secret
     for _ in range(number):
         changed = bytearray(envelope)
         for _ in range(chance.choice((1, 1, 1, 2, 8))):

@@ -98,7 +98,12 @@ def test_namespaces_and_owners_are_apart(tiers: Tiers, policy: str) -> None:
     entries = [entry_of("a"), entry_of("a", other), entry_of(("user:1", "a")), entry_of(("user:2", "a"), other)]
     for entry in entries:
         tier.put(entry)
-    assert [tier.get(0, "a"), tier.get(other, "a"), tier.get(0, ("user:1", "a")), tier.get(other, ("user:2", "a"))] == entries
+    assert [
+        tier.get(0, "a"),
+        tier.get(other, "a"),
+        tier.get(0, ("user:1", "a")),
+        tier.get(other, ("user:2", "a")),
+    ] == entries
     assert tier.owned_table(0)[("user:1", "a")] is entries[2]
     assert ("user:1", "a") not in tier.table(0)
     assert tier.space("other") == other
@@ -197,7 +202,8 @@ def test_low_goes_before_normal_and_critical_last(tiers: Tiers, policy: str) -> 
             tier.put(entry_of(f"{priority.name}{number}", priority=priority))
     for number in range(10):
         hit(tier, f"LOW{number}")
-    left = [victim for number in range(40) for victim in tier.put(entry_of(f"new{number}", priority=CachePriority.CRITICAL))]
+    newer = [entry_of(f"new{number}", priority=CachePriority.CRITICAL) for number in range(40)]
+    left = [victim for entry in newer for victim in tier.put(entry)]
     order = [priority for victim in left if victim.extra is not None for priority in [victim.extra.priority]]
     assert order[:30] == sorted(order[:30])
     assert [order.count(priority) for priority in priorities] == [10, 10, 10, 10]

@@ -63,8 +63,8 @@ def test_every_option_reaches_the_plan() -> None:
         0.0,
         worth,
         4,
-        True,  # noqa: FBT003  # the struct's fields in order
-        True,  # noqa: FBT003  # as above
+        True,  # the struct's fields in order
+        True,  # as above
         frozenset({"memory", "disk"}),
         "user:7",
     )

@@ -1,4 +1,4 @@
-"""The disk store in one process: what goes in comes out, what was killed stays away, the bytes stay within the limit."""
+"""The disk store in one process: what goes in comes out, what was killed stays away, the bytes stay in the limit."""
 
 import os
 import stat
@@ -260,7 +260,7 @@ def test_notices_of_another_log_are_a_gap(stores: Stores) -> None:
 
 
 def test_compaction_keeps_floors_and_the_latest(stores: Stores) -> None:
-    """However many notices are written, floors survive, close followers miss nothing and far ones are told of the gap."""
+    """However many notices come, floors survive, close followers miss nothing and far ones are told of the gap."""
     store, other = stores(), stores()
     start = other.position()
     store.commit([tag("precious"), Kill(Notice(Kind.CLEAR, "space", "owner", ""))])
@@ -388,7 +388,7 @@ def test_symbolic_link_is_refused(tmp_path: Path) -> None:
     """A link in the store's place is refused, so that nobody can point us at foreign files."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    with pytest.raises(StoreError, match="symbolic link|not a directory"):
+    with pytest.raises(StoreError, match=r"symbolic link|not a directory"):
         SegmentStore(tmp_path / "link", MIB, HandClock()).open()
 
 

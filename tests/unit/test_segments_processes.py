@@ -1,4 +1,4 @@
-"""The disk store among processes: forks, leases, a full or read-only disk, damage, a restarted machine, limits at work."""
+"""The disk store among processes: forks, leases, full and read-only disks, damage, a restarted machine."""
 
 import contextlib
 import json
@@ -117,10 +117,10 @@ def test_forked_child_goes_on_by_itself(store: SegmentStore) -> None:
 def test_fork_while_a_thread_holds_the_lock(store: SegmentStore) -> None:
     """A child forked while a thread of its parent writes isn't blocked by a lock that nobody in it will free."""
     store.commit([put("a", b"1")])
-    store._lock.wait()  # noqa: SLF001  # the moment that matters cannot be met from outside
+    store._lock.wait()  # the moment that matters cannot be met from outside
     child = fork(lambda: [store.try_commit([put("c", b"3")]) is None, store.get(at("c")) is None])
     assert result_of(child) == [True, True]
-    store._lock.free()  # noqa: SLF001
+    store._lock.free()
     assert in_child(lambda: store.try_commit([put("c", b"3")]) is not None) is True
     assert store.get(at("c")) == b"3"
 
@@ -131,7 +131,7 @@ def test_writer_that_dies_frees_the_lock(store: SegmentStore, path: Path) -> Non
     pid = os.fork()
     if pid == 0:
         other = make(path)
-        other._lock.wait()  # noqa: SLF001
+        other._lock.wait()
         os.write(go, b"x")
         signal.pause()
     os.read(ready, 1)
@@ -146,14 +146,14 @@ def test_writer_that_dies_frees_the_lock(store: SegmentStore, path: Path) -> Non
 
 def test_locked_for_too_long_is_an_error(store: SegmentStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A commit that cannot get the lock within its patience says so; reading goes on meanwhile."""
-    monkeypatch.setattr(store._lock.wait.__func__, "__defaults__", (0.02,))  # noqa: SLF001  # no need to wait 2 s
+    monkeypatch.setattr(store._lock.wait.__func__, "__defaults__", (0.02,))  # no need to wait 2 s
     store.commit([put("a", b"1")])
     other = make(path)
-    other._lock.wait()  # noqa: SLF001
+    other._lock.wait()
     with pytest.raises(StoreError, match="locked by another process"):
         store.commit([put("a", b"2")])
     assert store.get(at("a")) == b"1"
-    other._lock.free()  # noqa: SLF001
+    other._lock.free()
     other.close()
 
 
@@ -196,7 +196,8 @@ def test_lease_is_one_process_only(store: SegmentStore, path: Path) -> None:
     assert in_child(lambda: make(path).lease(at("a"))) is False
 
 
-def test_four_processes_evict_within_the_limit(store: SegmentStore, path: Path) -> None:
+@pytest.mark.usefixtures("store")
+def test_four_processes_evict_within_the_limit(path: Path) -> None:
     """While four processes fill the store far beyond its limit, its files never have more bytes than allowed."""
 
     def work(writer: int) -> object:
@@ -217,14 +218,18 @@ def test_four_processes_evict_within_the_limit(store: SegmentStore, path: Path) 
 # --- disks that fail ----------------------------------------------------------------------------------------------
 
 
+def run(*command: str) -> None:
+    subprocess.run(command, check=True)  # noqa: S603  # words of this file
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 1 MiB; only root can have one."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    subprocess.run(["/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    run("/bin/mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk))
     yield disk
-    subprocess.run(["/bin/umount", "-l", disk], check=True)
+    run("/bin/umount", "-l", str(disk))
 
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root; the next tests cover it by ulimit")
@@ -240,8 +245,7 @@ def test_full_disk_keeps_serving_and_recovers(small_disk: Path) -> None:
             other.write(bytes(4096))
     before = store.position()
     with pytest.raises(StoreError, match="disk is full"):
-        for number in range(100):
-            store.commit([put(number, bytes(20_000))])
+        store.commit([put(number, bytes(20_000)) for number in range(100)])
     assert store.get(at("a")) == b"1"
     assert store.try_commit([Kill(Notice(Kind.TAG, "", None, "t"))]) is not None
     store.commit([Remove(at("a"))])
@@ -316,7 +320,7 @@ def test_read_only_disk_is_read(small_disk: Path) -> None:
     first = make(small_disk / "store", 700 * 1024)
     first.commit([put("a", b"1"), put("b", b"2" * 70_000)])
     first.close()
-    subprocess.run(["/bin/mount", "-o", "remount,ro", small_disk], check=True)
+    run("/bin/mount", "-o", "remount,ro", str(small_disk))
     store = make(small_disk / "store", 700 * 1024)
     assert store.get(at("a")) == b"1"
     assert store.get(at("b")) == b"2" * 70_000

@@ -1,8 +1,10 @@
 """Settings: what is said once about a cache, from the environment or in code."""
 
 import os
+import pickle
 from base64 import b64encode, urlsafe_b64encode
-from dataclasses import FrozenInstanceError
+from copy import deepcopy
+from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
 
 import pytest
@@ -368,3 +370,20 @@ def test_settings_do_not_change() -> None:
         settings.cache_name = "x"  # type: ignore[misc]  # the mistake under test
     with pytest.raises(TypeError):
         settings.content_types["x"] = 1  # type: ignore[index]  # the mistake under test
+    with pytest.raises(TypeError):
+        settings.content_types.update(x=1)  # type: ignore[attr-defined]  # as above
+
+
+def test_settings_are_values() -> None:
+    """Settings can be compared, be keys, be listed, copied, and sent to another process."""
+    settings = CacheSettings.from_env(
+        {"CACHE_ENVIRONMENT": "TESTING", "CACHE_TTL_INVOICES": "1d", "CACHE_NAME": "shop"}
+    )
+    same = settings.with_overrides()
+    assert same == settings
+    assert hash(same) == hash(settings)
+    assert settings != CacheSettings()
+    for copied in (deepcopy(settings), pickle.loads(pickle.dumps(settings))):  # noqa: S301  # what multiprocessing does
+        assert copied == settings
+        assert copied.capacity_mb(2, "disk") == 50
+    assert asdict(settings)["content_types"]["invoices"] == 86400.0

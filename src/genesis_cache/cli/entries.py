@@ -1,6 +1,6 @@
 """Commands on entries: get, set, delete, invalidate, clear."""
 
-# ruff: noqa: FBT001, FBT002, PLR0917  # typer makes options of parameters and passes them by name
+# ruff: noqa: FBT001, FBT002  # typer makes options of parameters and passes them by name
 
 import json
 import sys

@@ -95,7 +95,7 @@ def called_with(function: Callable[[A], object], argument: A) -> Batch:
     return batch
 
 
-def awaited_over(function: Callable[[str], Awaitable[object]], arguments: Sequence[str]) -> Batch:
+def awaited_over(function: Callable[[A], Awaitable[object]], arguments: Sequence[A]) -> Batch:
     """Await a function of one argument, which goes round through many."""
 
     async def batch(times: int) -> float:

@@ -36,7 +36,7 @@ def complain(sentence: str) -> None:
     sys.stderr.write(f"genesis-cache: {sentence}\n")
 
 
-def plain(value: object) -> Any:  # noqa: ANN401  # JSON has no type of its own
+def plain(value: object) -> Any:  # JSON has no type of its own
     """The value as JSON types; bytes in base64, what JSON has no word for as Python writes it."""
     return msgspec.to_builtins(value, enc_hook=repr, str_keys=True)
 

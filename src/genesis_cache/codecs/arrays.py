@@ -1,6 +1,6 @@
 """NumPy arrays and scalars as raw bytes with dtype, shape and order; numpy itself is imported only to build one."""
 
-# ruff: noqa: ANN401  # numpy is optional, so no type of it can be named here
+# numpy is optional, so no type of it can be named here
 
 import importlib
 import sys

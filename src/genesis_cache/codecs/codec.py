@@ -1,6 +1,6 @@
 """Records to envelopes and back: the codecs' door. A stored envelope that is not right is a miss, never an error."""
 
-from struct import error as StructError
+import struct
 
 import msgspec
 
@@ -89,7 +89,7 @@ class Codec:
             method, payload = self._compressor.shrink(payload)
         try:
             front = _front(record, codec, method, stored.SENSITIVE if sensitive else 0, (len(payload), size))
-        except (StructError, OverflowError) as error:
+        except (struct.error, OverflowError) as error:
             raise SerializationError(f"a number of the record is out of range: {error}") from None
         return stored.seal(front, payload)
 
@@ -103,7 +103,7 @@ class Codec:
                 magic, form, codec, method, priority, flags, created, ttl, rest,
                 seq, epoch, digest, names, extra_size, payload_size, size,
             ) = _unpack(envelope)  # fmt: skip
-        except StructError:  # too short
+        except struct.error:  # too short
             return None
         if digest != address.digest or magic != _MAGIC or form != _FORMAT or flags & _SEALED:
             return None

@@ -19,6 +19,8 @@ METHODS = ("auto", "off", "zstd", "zlib")
 _LEVEL = 1
 _KEPT_PERCENT = 90  # a compressed payload may have at most so much of its size
 _SAMPLE_BYTES = 4096  # a payload larger than this is compressed only if a sample of so many bytes gives way
+_GLANCE_BYTES = 32
+_GLANCE_DISTINCT = 28  # of 32 random bytes 30 differ on average, of base64 25, of text 18, of hexadecimal 14
 
 
 class Method(Protocol):
@@ -136,12 +138,23 @@ class Compressor:
         size = len(payload)
         if self._method is None or size < self._compress_from:
             return STORED, payload
+        if _looks_random(payload, size):
+            return STORED, payload
         if size > _SAMPLE_BYTES and not _pays(self._method, _sample(payload)):
             return STORED, payload
         smaller = self._method.deflate(payload)
         if len(smaller) * 100 > size * _KEPT_PERCENT:
             return STORED, payload
         return self._method.number, smaller
+
+
+def _looks_random(payload: Buffer, size: int) -> bool:
+    """Whether two glances show next to no byte twice, as random and compressed bytes do, and text never does."""
+    first, second = size // 3, 2 * size // 3
+    return (
+        len(set(payload[first : first + _GLANCE_BYTES])) >= _GLANCE_DISTINCT
+        and len(set(payload[second : second + _GLANCE_BYTES])) >= _GLANCE_DISTINCT
+    )
 
 
 def inflate(number: int, payload: Buffer, size: int) -> Buffer:

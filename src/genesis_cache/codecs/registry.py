@@ -28,7 +28,7 @@ class Registry:
         self._learned: dict[int, object] = {}
         self._lock = Lock()
 
-    def register(self, *classes: type) -> None:
+    def register(self, *classes: object) -> None:
         """Allow these classes and those that their fields name; `SerializationError` for one of no kind known here."""
         for cls in classes:
             if not isinstance(cls, type) or self.shape_for(cls) is None:

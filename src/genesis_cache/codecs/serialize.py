@@ -5,7 +5,7 @@ every type in it. Anything else is lowered first: each part that msgpack does no
 that part's own msgpack.
 """
 
-# ruff: noqa: ANN401  # a cache stores values of any type
+# a cache stores values of any type
 
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence

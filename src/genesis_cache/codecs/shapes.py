@@ -4,7 +4,7 @@ A shape's ``token`` stands for the class in stored bytes: a digest of its module
 that another class, or this one with other fields, is never taken for it.
 """
 
-# ruff: noqa: ANN401  # each shape takes instances of its own class, known only by looking
+# each shape takes instances of its own class, known only by looking
 
 import dataclasses
 import functools

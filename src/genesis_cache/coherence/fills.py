@@ -1,8 +1,8 @@
 """Fills: which loads and promotions on their way may still store what they bring.
 
-A fill takes a token before it reads or loads. A change of its key meanwhile (delete, set, a notice from another process)
-makes the token worthless; tags, patterns and clears are judged by sequence instead (`floors`). Exact, without a counter
-per key: kills are remembered only while a fill is on its way, and a bound turns a flood of them into one floor.
+A fill takes a token before it reads or loads. A change of its key meanwhile (delete, set, a notice from another
+process) makes the token worthless; tags, patterns and clears are judged by sequence instead (`floors`). Exact, without
+a counter per key: kills are remembered only while a fill is on its way, and a bound turns a flood into one floor.
 """
 
 from collections.abc import Hashable

@@ -42,8 +42,9 @@ def reach_of(namespace: str, owner: str | None) -> Reach:
 class Floors:
     """What is dead, as far as this process has heard.
 
-    ``epoch`` is a new object each time something moved; ``seq`` is the highest sequence heard, which a load reads
-    before it begins; ``top`` is the highest floor there is, so that what is not below it lives; ``heard_until`` is the monotonic second until which this may be taken as up to date.
+    ``epoch`` is a new object each time something moved. ``seq`` is the highest sequence heard, which a load reads
+    before it begins. ``top`` is the highest floor there is, so that what is not below it lives. ``heard_until`` is the
+    monotonic second until which all this may be taken as up to date.
     """
 
     __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "heard_until", "seq", "top")

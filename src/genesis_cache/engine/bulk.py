@@ -9,8 +9,8 @@ from typing import Any
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
 from genesis_cache.engine.flight import Flight, Lost, Outcome
-from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.hearing import Hearing
+from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.loading import Load, Loaded
 from genesis_cache.engine.reading import SERVED, Reading
 from genesis_cache.model.entry import Entry

@@ -25,6 +25,7 @@ from genesis_cache.tiers.memory import MemoryTier
 
 MapKey = str | tuple[str, str]
 
+NO_OPTIONS = EntryOptions()
 REMEMBERED_ADDRESSES = 4096  # of a view: about a megabyte
 
 
@@ -182,6 +183,8 @@ class Core:
 
     def plan_of(self, view: View, options: Mapping[str, object]) -> Plan:
         """The same for a call's keyword arguments; TypeError or ValueError for what is no option or no value of one."""
+        if not options:
+            return resolve(NO_OPTIONS, view.defaults, self.settings)
         return _known_tiers(plan_of(options, view.defaults, self.settings))
 
     def require_open(self) -> None:

@@ -212,6 +212,6 @@ class Leading:
 
 
 def ended_by(error: asyncio.CancelledError) -> asyncio.CancelledError | Lost:
-    """What a cancellation means to those who wait: the task was ended, or the loader raised it as an error of its own."""
+    """What a cancellation means to those who wait: the task was ended, or the loader raised it by itself."""
     task = asyncio.current_task()
     return Lost.TASK if task is not None and task.cancelling() else error

@@ -38,7 +38,7 @@ class LoadContext:
         self._ttl: float | object | None = MISSING
 
     @property
-    def ttl(self) -> object:
+    def ttl(self) -> Any:
         """The ttl this load asks for: seconds, None for ever, or ``MISSING`` where it did not say."""
         return self._ttl
 

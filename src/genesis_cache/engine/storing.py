@@ -65,7 +65,7 @@ class Storing:
         core, context = self._core, loaded.context
         ttl = lifetime(plan, loaded.value, loaded=True)
         if context is not None and context.ttl is not MISSING:
-            ttl = context.ttl  # type: ignore[assignment]  # the setter has made it seconds or None
+            ttl = context.ttl
         record = make_record(address, loaded.value, plan, ttl, core.clock.wall(), seq, core.log_epoch, loaded.cost_s)
         if context is not None:
             self._heed(record_context=context, record=record, stale=stale)

@@ -56,6 +56,6 @@ def _hit_ratio(figures: dict[str, Any]) -> list[tuple[str, str, str]]:
     for name, row in figures["namespaces"].items():
         if row["requests"] >= ENOUGH_REQUESTS and row["hit_ratio"] < LOW_HIT_RATIO:
             evidence = f"hit ratio {row['hit_ratio']:.0%} over {row['requests']} requests"
-            action = "look for keys that never repeat (explain a miss), a ttl that is too short, or invalidations that are too wide"
+            action = "look for keys that never repeat, a ttl that is too short, or invalidations that are too wide"
             advice.append((f"few hits in namespace {name}", evidence, action))
     return advice

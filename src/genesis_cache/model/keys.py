@@ -57,25 +57,29 @@ def text_key(key: object) -> str:
     Tables tell owned entries from others by the key's type, so nothing but plain text may reach them as a key.
     """
     key_bytes(key)
-    return key if type(key) is str else str.__str__(key)  # type: ignore[arg-type]  # key_bytes() refused all but str
+    return key if type(key) is str else str.__str__(key)
 
 
 def tag_name(tag: object) -> str:
     """A tag that was checked, as plain text of 1 to 1,024 bytes of UTF-8."""
     _name_bytes(tag, "tag", MAX_TAG_BYTES)
-    return tag if type(tag) is str else str.__str__(tag)  # type: ignore[arg-type]  # _name_bytes() refused all but str
+    return tag if type(tag) is str else str.__str__(tag)
 
 
 def _name_bytes(name: object, what: str, limit: int = MAX_NAME_BYTES) -> bytes:
     if not isinstance(name, str):
-        raise InvalidKey(f"a {what} must be a string, got {type(name).__name__}: use str(...) or an f-string")
+        raise InvalidKey(f"{_a(what)} must be a string, got {type(name).__name__}: use str(...) or an f-string")
     try:
         encoded = name.encode()
     except UnicodeEncodeError as error:
-        raise InvalidKey(f"a {what} must be valid Unicode text, got {name!r:.80}: {error.reason}") from None
+        raise InvalidKey(f"{_a(what)} must be valid Unicode text, got {name!r:.80}: {error.reason}") from None
     if not 1 <= len(encoded) <= limit:
-        raise InvalidKey(f"a {what} must be 1 to {limit} bytes of UTF-8, got {len(encoded)}: hash or shorten it")
+        raise InvalidKey(f"{_a(what)} must be 1 to {limit} bytes of UTF-8, got {len(encoded)}: hash or shorten it")
     return encoded
+
+
+def _a(what: str) -> str:
+    return f"an {what}" if what[0] in "aeiou" else f"a {what}"
 
 
 def _framed(part: bytes) -> bytes:

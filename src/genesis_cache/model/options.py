@@ -84,6 +84,7 @@ class EntryOptions(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     tags: tuple[str, ...] | Unset = UNSET
     """Names by which groups of entries are invalidated; a namespace's and a call's tags are united."""
     priority: CachePriority | Unset = UNSET
+    """How much it deserves memory: a `CachePriority`, its name or its number."""
     content_type: str | Unset | None = UNSET
     """A name from the settings' content types, which gives the ttl where the call gives none."""
     stale_while_revalidate: float | Unset = UNSET

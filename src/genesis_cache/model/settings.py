@@ -4,8 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any, Final, Self
+from typing import Any, Final, NoReturn, Self
 
 from genesis_cache.model import allowed
 from genesis_cache.model.allowed import EncryptionKey
@@ -22,9 +21,24 @@ TTL_PERSONAL = 3600  # seconds: data about one person
 TIERS = ("memory", "disk", "redis", "database")
 BYTES_PER_MB = 2**20
 
-CONTENT_TYPES: Final[Mapping[str, float | None]] = MappingProxyType(
-    {"productos": 3600.0, "embeddings": 86400.0, "llm_responses": 1800.0, "search_results": 600.0}
-)
+
+class ContentTypes(dict[str, float | None]):
+    """Seconds of freshness by content type; it cannot change, and can be copied and sent to other processes."""
+
+    def _fixed(self, *_: object, **__: object) -> NoReturn:
+        msg = "content types are fixed: make other settings by with_overrides(content_types={...})"
+        raise TypeError(msg)
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _fixed
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none because it can change
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[type["ContentTypes"], tuple[dict[str, float | None]]]:
+        return ContentTypes, (dict(self),)
+
+
+CONTENT_TYPES: Final = ContentTypes(productos=3600.0, embeddings=86400.0, llm_responses=1800.0, search_results=600.0)
 
 
 class ReadStrategy(StrEnum):
@@ -257,7 +271,7 @@ def _content_types(variable: str, value: object) -> Mapping[str, float | None]:
         msg = f"{variable} must be a mapping of names to lengths of time, got {type(value).__name__}"
         raise SettingsError(msg)
     given = {str(name).lower(): allowed.ttl(f"CACHE_TTL_{str(name).upper()}", said) for name, said in value.items()}
-    return MappingProxyType({**CONTENT_TYPES, **given})
+    return ContentTypes({**CONTENT_TYPES, **given})
 
 
 def _url(schemes: tuple[str, ...]) -> allowed.Check:

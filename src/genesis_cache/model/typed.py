@@ -14,6 +14,7 @@ from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import PurePath
 from types import NoneType
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -94,14 +95,14 @@ def _fields(value: object, names: Iterable[str], depth: int) -> str:
     return _mapping({name: getattr(value, name) for name in names}, depth)
 
 
-def _array(value: object) -> str:
+def _array(value: Any) -> str:
     """A numpy array or scalar: its type, shape and bytes."""
-    dtype = value.dtype  # type: ignore[attr-defined]  # told apart by having it; numpy need not be installed
+    dtype = value.dtype
     if dtype.hasobject:
         msg = "an array of objects does not say what it consists of"
         raise TypeError(msg)
-    digest = blake2b(value.tobytes(), digest_size=32).hexdigest()  # type: ignore[attr-defined]  # as above
-    return f"{_framed(str(dtype.descr))}{_framed(str(value.shape))}{digest}"  # type: ignore[attr-defined]  # as above
+    digest = blake2b(value.tobytes(), digest_size=32).hexdigest()
+    return f"{_framed(str(dtype.descr))}{_framed(str(value.shape))}{digest}"
 
 
 def _framed(text: str) -> str:

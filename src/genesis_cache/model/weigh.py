@@ -5,7 +5,7 @@ there are many. An object met twice in one value is counted once, and what the w
 enum members, classes, functions) not at all.
 """
 
-import datetime
+import datetime as dt
 import decimal
 from array import array
 from collections import deque
@@ -31,10 +31,11 @@ _DICT_BYTES = 104  # of an instance's dict, whose keys its class has
 _ARRAY_BYTES = 128  # of an array object that tells only the size of its data
 
 _FLAT = frozenset({
-    str, bytes, bytearray, int, float, complex, range, array, decimal.Decimal, datetime.datetime, datetime.date,
-    datetime.time, datetime.timedelta,
+    str, bytes, bytearray, int, float, complex, range, array, decimal.Decimal, dt.datetime, dt.date, dt.time,
+    dt.timedelta,
 })  # fmt: skip
-_FIXED = {type(None): 0, bool: 0, int: 28, float: 24}  # bytes
+_FIXED = {type(None): 0, bool: 0, float: 24}  # bytes
+_LEAST_SHARED, _MOST_SHARED = -5, 256  # integers of which the process has one each
 _SHARED = (type, FunctionType, BuiltinFunctionType, ModuleType, Enum)
 _SEQUENCES = (list, tuple, deque)
 _COLLECTIONS = (set, frozenset)
@@ -44,10 +45,7 @@ def weigh(key: str | tuple[str, str], value: object) -> int:
     """Bytes of an entry with that key and value, overhead included; within a quarter for plain data."""
     kind = type(value)
     fixed = _FIXED.get(kind)
-    if type(key) is str:
-        own = len(key) + _TEXT_BYTES
-    else:
-        own = len(key[0]) + len(key[1]) + _PAIR_BYTES
+    own = len(key) + _TEXT_BYTES if type(key) is str else len(key[0]) + len(key[1]) + _PAIR_BYTES
     if fixed is not None:
         return own + fixed
     if kind in _FLAT:
@@ -81,7 +79,7 @@ def _short_mapping(value: dict[Any, Any]) -> int:
 
 def _size(value: object, nodes: int, seen: set[int]) -> int:
     kind = type(value)
-    if kind is int and -6 < value < 257:  # type: ignore[operator]  # it is an int
+    if kind is int and _LEAST_SHARED <= value <= _MOST_SHARED:  # type: ignore[operator]  # it is an int
         return 0
     if value is None or kind is bool or id(value) in seen:
         return 0

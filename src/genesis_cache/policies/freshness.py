@@ -1,4 +1,4 @@
-"""Freshness: what may be done with an entry at a moment. Time passed in, a verdict out (RFC 5861 for the stale ones)."""
+"""Freshness: what may be done with an entry at a moment. Time passed in, a verdict out (RFC 5861 for stale ones)."""
 
 from enum import Enum
 

@@ -49,7 +49,7 @@ def read_trace(path: str | Path, limit: int | None = None) -> Trace:
                 if size is not None:
                     sizes.append(size)
                 if sizes and len(sizes) != len(keys):
-                    what = "has no size, though lines before have one" if size is None else "has a size, lines before none"
+                    what = "has no size, lines before have one" if size is None else "has a size, lines before none"
                     raise TraceError(f"{path}, line {number} {what}: write 'key size' on each line or on none")
                 if len(keys) == limit:
                     break
@@ -73,9 +73,10 @@ def _requests(lines: TextIO, path: Path) -> Iterator[tuple[int, str, int | None]
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) == 1:
-            yield number, words[0], None
-        elif len(words) == 2 and words[1].isdecimal():
-            yield number, words[0], int(words[1])
-        else:
-            raise TraceError(f"{path}, line {number} is {line.strip()!r:.80}: write 'key' or 'key size in bytes'")
+        match words:
+            case [key]:
+                yield number, key, None
+            case [key, size] if size.isdecimal():
+                yield number, key, int(size)
+            case _:
+                raise TraceError(f"{path}, line {number} is {line.strip()!r:.80}: write 'key' or 'key size in bytes'")

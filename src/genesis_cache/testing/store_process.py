@@ -16,6 +16,7 @@ from genesis_cache.model.clock import SystemClock
 from genesis_cache.testing.store_words import address, kill, put, read
 from genesis_cache.tiers.base import Kind, Remove, Store
 
+_PROGRAM = "from genesis_cache.testing import store_process; store_process.obey()"
 _PATIENCE_S = 30.0  # for the process to answer
 
 
@@ -24,8 +25,7 @@ class OtherProcess:
 
     def __init__(self, factory: str, path: Path, max_bytes: int) -> None:
         self._process = subprocess.Popen(  # noqa: S603  # this interpreter, with a script of this package
-            [sys.executable, "-c", "from genesis_cache.testing import store_process; store_process.obey()", factory, str(path),
-             str(max_bytes)],
+            [sys.executable, "-c", _PROGRAM, factory, str(path), str(max_bytes)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
@@ -98,7 +98,7 @@ def _do(store: Store, verb: str, *words: str) -> object:
 
 def hammer(store: Store, seed: int, rounds: int) -> str:
     """Mixed work on a few keys whose values name them; what went wrong, in a sentence, or nothing."""
-    dice = random.Random(seed)  # noqa: S311  # draws work, guards nothing
+    dice = random.Random(seed)
     for _ in range(rounds):
         key = f"hammered{dice.randrange(20)}"
         match dice.randrange(6):

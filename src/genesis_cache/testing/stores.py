@@ -1,4 +1,3 @@
-# ruff: noqa: S101, PLR2004, S311  # tests: they assert, expect figures, and draw what is no secret
 """The contract of a `Store`, as tests: derive a class from `StoreContract`, name your store, run pytest.
 
     class TestMyStore(StoreContract):

@@ -10,15 +10,31 @@ from typing import Protocol
 import msgspec
 
 from genesis_cache.model.keys import Address
-from genesis_cache.model.notice import Kind as Kind
-from genesis_cache.model.notice import Notice as Notice
-from genesis_cache.model.notice import Position as Position
+from genesis_cache.model.notice import Kind, Notice, Position
+
+__all__ = [
+    "Buffer",
+    "Change",
+    "Drop",
+    "Found",
+    "Kill",
+    "Kind",
+    "Notice",
+    "Position",
+    "Put",
+    "Receipt",
+    "Remove",
+    "Store",
+    "StoreError",
+    "StoreStats",
+    "Tier",
+]
 
 Buffer = bytes | memoryview
 
 
 class StoreError(Exception):
-    """A store could not do what was asked (full, read-only, broken, locked); the tier degrades, callers never see it."""
+    """A store could not do what was asked (full, read-only, broken, locked); the tier degrades, callers go on."""
 
 
 class Put(msgspec.Struct, frozen=True, gc=False):
@@ -123,7 +139,7 @@ class Store(Protocol):
         """Notices after a position in order; None where the log no longer reaches back so far (then forget all)."""
 
     def floors(self) -> list[Notice]:
-        """The TAG, PATTERN and CLEAR notices that may still matter to a stored entry, for a process that just opened."""
+        """The TAG, PATTERN and CLEAR notices that may still matter to an entry, for a process that just opened."""
 
     def lease(self, address: Address) -> bool:
         """Try to become the one process that loads this key; lost by itself if the process dies. Never waits."""

@@ -2,7 +2,9 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from genesis_cache.codecs.envelope import version_of
 from genesis_cache.model.clock import Clock
@@ -13,10 +15,6 @@ from genesis_cache.model.urls import sqlite_path
 from genesis_cache.tiers.base import Store, StoreError, Tier
 from genesis_cache.tiers.embedded import StoreTier
 from genesis_cache.tiers.memory import MemoryTier
-from genesis_cache.tiers.sqlite import SqliteStore
-
-if sys.platform != "win32":
-    from genesis_cache.tiers.segments.store import SegmentStore
 
 Built = tuple[MemoryTier | None, list[Tier], int]
 
@@ -34,7 +32,7 @@ def build_tiers(settings: CacheSettings, clock: Clock) -> Built:
         elif name == "disk":
             far.append(disk_tier(Path(settings.cache_disk_path), size, clock))
         elif name == "database":
-            far.append(_database_tier(settings.database_url or "", size, clock))
+            far.append(_database_tier(settings, size, clock))
         else:
             msg = f"the {name} tier is not in this version: leave it out of CACHE_TIERS, and REDIS_URL unset"
             raise SettingsError(msg)
@@ -45,7 +43,7 @@ def split_tiers(tiers: Sequence[MemoryTier | Tier]) -> Built:
     """The same for tiers that the caller made; SettingsError for none, or for two of memory."""
     near = [n for n, tier in enumerate(tiers) if isinstance(tier, MemoryTier)]
     if not tiers or len(near) > 1:
-        msg = f"tiers must name at least one tier and at most one of memory, got {len(tiers)} with {len(near)} of memory"
+        msg = f"tiers must name at least one tier and at most one of memory, got {len(tiers)} with {len(near)} such"
         raise SettingsError(msg)
     memory = tiers[near[0]] if near else None
     far = [tier for tier in tiers if not isinstance(tier, MemoryTier)]
@@ -54,23 +52,30 @@ def split_tiers(tiers: Sequence[MemoryTier | Tier]) -> Built:
 
 def disk_tier(path: Path, max_bytes: int, clock: Clock) -> Tier:
     """The disk tier of a folder: segments where the system has what they need, SQLite elsewhere."""
-    store: Store
     try:
         if sys.platform != "win32":
-            store = SegmentStore(path, max_bytes, clock, version_of)
+            store: Store = _engine("segments.store").SegmentStore(path, max_bytes, clock, version_of)
         else:
-            store = SqliteStore(path / "cache.db", max_bytes, clock)
+            store = _engine("sqlite").SqliteStore(path / "cache.db", max_bytes, clock)
     except (StoreError, ValueError) as error:
         raise SettingsError(f"the disk tier in {str(path)!r} cannot be made: {error}") from None
     return StoreTier(store, kind="disk", capacity_bytes=max_bytes, clock=clock)
 
 
-def _database_tier(url: str, max_bytes: int, clock: Clock) -> Tier:
+def _database_tier(settings: CacheSettings, max_bytes: int, clock: Clock) -> Tier:
+    url = settings.database_url or ""
     if not url.startswith("sqlite:"):
-        msg = "a PostgreSQL database tier is not in this version: use sqlite:///path, or leave database out of CACHE_TIERS"
+        msg = "a PostgreSQL tier is not in this version: use sqlite:///path, or leave database out of CACHE_TIERS"
         raise SettingsError(msg)
     try:
-        store = SqliteStore(Path(sqlite_path(url)), max_bytes, clock, evict="size")
+        store: Store = _engine("sqlite").SqliteStore(
+            Path(sqlite_path(url)), max_bytes, clock, evict="size", name=settings.cache_name
+        )
     except ValueError as error:
         raise SettingsError(f"the database tier cannot be made: {error}") from None
     return StoreTier(store, kind="database", capacity_bytes=max_bytes, clock=clock)
+
+
+def _engine(name: str) -> Any:
+    """A store's module, loaded when a cache names its tier: a process pays for no engine that it does not use."""
+    return import_module(f"genesis_cache.tiers.{name}")

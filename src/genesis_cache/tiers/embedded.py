@@ -46,7 +46,7 @@ from genesis_cache.tiers.commit_queue import (
 )
 from genesis_cache.tiers.worker import Worker
 
-_MAX_INLINE_MANY = 256  # reads done at once on the calling thread
+_MAX_INLINE_MANY = 128  # reads done at once on the calling thread
 _EXIT_PATIENCE_S = 5.0  # for a write under way when the interpreter exits
 
 _T = TypeVar("_T")

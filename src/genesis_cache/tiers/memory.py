@@ -45,10 +45,7 @@ class MemoryTier:
         self._tables: list[Table] = []
         self._directory = Directory()
         self._finds = self._directory.finds
-        by_weight = max_entries is None and max_bytes is not None
-        self._ranks: list[EvictionPolicy] = [  # by priority, lowest first
-            self._policy_class(self._directory, by_weight=by_weight) for _ in CachePriority
-        ]
+        self._ranks: list[EvictionPolicy | None] = [None for _ in CachePriority]  # lowest first, made when first used
         self._sized = 0  # entries that the policies were last told of
         self._count = 0
         self._weight = 0
@@ -112,7 +109,7 @@ class MemoryTier:
                 self._finds[number] = table.find
             else:
                 table.front[key] = entry
-            self._ranks[rank].insert(entry)
+            (self._ranks[rank] or self._begin(rank)).insert(entry)
             self._weight += weight
             self._count += 1
             if self._count > self._sized:
@@ -128,7 +125,7 @@ class MemoryTier:
         """Tell a hit to a policy that `needs_touch`."""
         with self._lock:
             if entry.home:
-                self._ranks[_rank(entry)].touch(entry)
+                self._policy_of(entry).touch(entry)
 
     def sweep(self, now: float, budget_s: float, gone: Callable[[Entry, float], bool]) -> int:
         """Remove entries of which ``gone(entry, now)`` is true, for about so many seconds; how many went.
@@ -181,7 +178,7 @@ class MemoryTier:
     def check(self) -> list[str]:
         """Verify counts, weights, limits, queues and tables; a sentence for each fault, none if sound. Reads all."""
         with self._lock:
-            faults = [fault for policy in self._ranks for fault in policy.check()]
+            faults = [fault for policy in self._policies() for fault in policy.check()]
             faults += [fault for table in self._tables for fault in table.check()]
             for what, counted, held in (
                 ("ordered entries", self._count, sum(1 for _ in self.items())),
@@ -195,7 +192,7 @@ class MemoryTier:
             return faults
 
     def flush(self, reason: str) -> None:
-        """Drop everything, and count it for that reason. Takes time with the number of entries: for rare, grave cases."""
+        """Drop everything, counted for that reason. Takes time with the number of entries: for rare, grave cases."""
         for entry in list(self.items()):
             self.drop(entry, reason)
 
@@ -220,7 +217,7 @@ class MemoryTier:
             self._forget(old)
             return False
         self._tables[entry.space].put(entry)
-        self._ranks[rank].replace(old, entry)
+        self._policy_of(entry).replace(old, entry)
         self._weight += entry.weight - old.weight
         return True
 
@@ -228,30 +225,42 @@ class MemoryTier:
         """Take out an entry of the lowest priority there is; the incoming one is refused if that is above its own."""
         self.meter.evictions["entries" if self._count >= self._max_count else "size"] += 1
         for policy in self._ranks[: rank + 1]:
-            if policy.size:
+            if policy is not None and policy.size:
                 victim = policy.evict(incoming.weight)
-                self._unlist(victim)
+                table = self._tables[victim.space]
+                if table.large:
+                    table.remove(victim.key)
+                else:
+                    del table.front[victim.key]
+                self._weight -= victim.weight
+                self._count -= 1
                 return victim
         return incoming
 
     def _grow(self) -> None:
         """Tell the policies how many entries there may be soon, at each quarter more."""
         self._sized = min(max(self._count * 5 // 4, 16), self._max_count)
-        for policy in self._ranks:
+        for policy in self._policies():
             policy.grow(self._sized)
 
-    def _unlist(self, entry: Entry) -> None:
-        table = self._tables[entry.space]
-        if table.large:
-            table.remove(entry.key)
-        else:
-            del table.front[entry.key]
-        self._weight -= entry.weight
-        self._count -= 1
+    def _begin(self, rank: int) -> EvictionPolicy:
+        policy = self._policy_class(self._directory, by_weight=self.max_entries is None and self.max_bytes is not None)
+        policy.grow(max(self._sized, 1))
+        self._ranks[rank] = policy
+        return policy
+
+    def _policies(self) -> list[EvictionPolicy]:
+        return [policy for policy in self._ranks if policy is not None]
+
+    def _policy_of(self, entry: Entry) -> EvictionPolicy:
+        rank = _rank(entry)
+        return self._ranks[rank] or self._begin(rank)
 
     def _forget(self, entry: Entry) -> None:
-        self._unlist(entry)
-        self._ranks[_rank(entry)].remove(entry)
+        self._tables[entry.space].remove(entry.key)
+        self._weight -= entry.weight
+        self._count -= 1
+        self._policy_of(entry).remove(entry)
 
     def _drop(self, entry: Entry, reason: str) -> bool:
         if self._finds[entry.space](entry.key) is not entry:
@@ -261,7 +270,7 @@ class MemoryTier:
         return True
 
     def _pieces(self) -> Iterator[list[Entry]]:
-        for policy in self._ranks:
+        for policy in self._policies():
             yield from policy.pieces()
 
 

@@ -186,10 +186,21 @@ class SqliteStore:
     def position(self) -> Position:
         """As `Store.position`: one query."""
         if self._links.has_moved():
-            self._suspect = True
-            raise StoreError(f"{self.path} was taken away: the next write makes it anew")
+            self._follow()
         epoch, seq, _ = self._reach()
         return Position(epoch, seq)
+
+    def _follow(self) -> None:
+        """Go over to the file that is now under this path, made by another process or to be made here.
+
+        Where only the write-ahead log was taken away the file has to be read through, which is a writer's work.
+        """
+        if not self._links.is_replaced() or not self._links.writing.acquire(blocking=False):
+            raise StoreError(f"{self.path} or its write-ahead log was taken away: the next write puts it in order")
+        try:
+            self._guarded(lambda: None)
+        finally:
+            self._links.writing.release()
 
     def notices(self, after: Position) -> list[Notice] | None:
         """As `Store.notices`."""
@@ -284,8 +295,9 @@ class SqliteStore:
                 raise StoreError(f"{self.path} is not open")
             if self._suspect or self._links.has_moved():
                 self._leases.open()
+                is_same_file = not self._links.is_replaced()
                 self._links.detach()
-                self._start(doubtful=self._suspect)
+                self._start(doubtful=is_same_file)
             try:
                 if self._doomed:
                     raise corrupt("a read found damaged books")

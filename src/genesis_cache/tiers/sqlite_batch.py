@@ -92,7 +92,7 @@ def checksum_of(name: bytes, seq: int) -> int:
     return crc32(name, seq & 0xFFFFFFFF)
 
 
-def notice_of(name: bytes, seq: int, origin: int, checksum: int) -> Notice | None:
+def notice_of(name: object, seq: int, origin: int, checksum: int) -> Notice | None:
     """The notice that `name_of` encoded; None where it is damaged."""
     if not isinstance(name, bytes) or checksum_of(name, seq) != checksum:
         return None

@@ -111,11 +111,15 @@ class Links:
         """Whether the file under this path, or its write-ahead log, is no longer the one that was opened."""
         if self._identity is None:
             return False
+        is_log_replaced = self._log_identity is not None and self._identity_of_log() != self._log_identity
+        return is_log_replaced or self.is_replaced()
+
+    def is_replaced(self) -> bool:
+        """Whether the file itself is gone or another."""
         try:
-            moved = _identity_of(self.path, make=False) != self._identity
+            return _identity_of(self.path, make=False) != self._identity
         except OSError:
             return True
-        return moved or (self._log_identity is not None and self._identity_of_log() != self._log_identity)
 
     def _identity_of_log(self) -> "_Identity | None":
         try:

@@ -12,12 +12,15 @@ from genesis_cache.tiers.sqlite_batch import Books
 FORMAT = 1  # part of the tables' names: two versions of this package in one file do not read each other
 
 # Codes of https://www.sqlite.org/rescode.html
-_GENERIC = 1  # "no such table": the file was emptied by somebody else
+_GENERIC = 1
 _CORRUPT = 11
 _FULL = 13
 _NOT_A_DATABASE = 26
 _SHORT_READ = 522
 _BUSY = (5, 6)
+
+# What SQLite says of a schema that is not ours, because the file was emptied or its first page damaged
+_STRANGE = r"no such (table|column|index)|has no column|has \d+ columns|malformed"
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS cache_books (
@@ -66,7 +69,8 @@ class Statements:
         )
         self.keep_books = of(
             "UPDATE cache_books SET epoch = ?, start = ?, seq = ?, log_start = ?, entries = ?, size = ?,"
-            " evicted_size = ?, evicted_ttl = ?, evicted_damaged = ?, damaged = ?, rebuilt = ?, cleared = ?, checksum = ?"
+            " evicted_size = ?, evicted_ttl = ?, evicted_damaged = ?, damaged = ?, rebuilt = ?, cleared = ?,"
+            " checksum = ?"
         )
         self.known = of("SELECT id, size, version, changed FROM cache_entries WHERE id IN ")
         self.kills = of("SELECT slot, seq FROM cache_kills WHERE slot IN ")
@@ -142,8 +146,8 @@ def is_damage(error: Exception) -> bool:
     if isinstance(error, UnicodeDecodeError):
         return True
     code = getattr(error, "sqlite_errorcode", 0)
-    missing_table = code == _GENERIC and "no such table" in str(error)
-    return missing_table or code == _SHORT_READ or code & 0xFF in (_CORRUPT, _NOT_A_DATABASE)
+    is_strange = code == _GENERIC and re.search(_STRANGE, str(error)) is not None
+    return is_strange or code == _SHORT_READ or code & 0xFF in (_CORRUPT, _NOT_A_DATABASE)
 
 
 def is_full(error: sqlite3.Error) -> bool:

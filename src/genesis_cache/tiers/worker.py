@@ -33,7 +33,7 @@ class Worker:
         with self._guard:
             if self._thread is not None:
                 self._jobs.put(None)
-                self._jobs = SimpleQueue()  # the next thread must not take the word that ends this one
+                self._jobs = SimpleQueue()
                 self._thread = None
 
 

@@ -27,6 +27,12 @@ class AdaptivePolicy(TinyLfuPolicy):
         self._ghosts = Ghosts()
         self._step = 1.0
 
+    def grow(self, entries: int) -> None:
+        """Adapt the sketch, the ghosts and the step."""
+        super().grow(entries)
+        self._ghosts.grow(int(entries * GHOST_SHARE))
+        self._step = max(1.0, min(entries * STEP_SHARE, MOST_STEP)) / entries
+
     def _place(self, ghost: int) -> Queue:
         """Move the window's share, and tell where an entry begins that was here before."""
         if ghost == REJECTED:
@@ -34,9 +40,3 @@ class AdaptivePolicy(TinyLfuPolicy):
             return self._probation
         self._share = max(self._share - self._step, LEAST_SHARE)
         return self._window
-
-    def grow(self, entries: int) -> None:
-        """Adapt the sketch, the ghosts and the step."""
-        super().grow(entries)
-        self._ghosts.grow(int(entries * GHOST_SHARE))
-        self._step = max(1.0, min(entries * STEP_SHARE, MOST_STEP)) / entries

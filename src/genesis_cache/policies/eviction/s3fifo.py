@@ -34,7 +34,7 @@ class S3FifoPolicy:
     def insert(self, entry: Entry) -> None:
         """Into the small queue, or into the main one if the small one let it go lately."""
         entry.mark = False
-        known = self._ghosts.take(digest_of(entry)) == REJECTED
+        known = self._ghosts.take(digest_of(entry)) is not None
         (self._main if known else self._small).push(entry)
 
     def replace(self, old: Entry, new: Entry) -> None:

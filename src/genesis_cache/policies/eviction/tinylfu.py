@@ -42,7 +42,7 @@ class TinyLfuPolicy:
         self._sketch.add(digest)
         ghost = self._ghosts.take(digest)
         window = self._window
-        (self._place(ghost) if ghost else window).push(entry)
+        (window if ghost is None else self._place(ghost)).push(entry)
         size = entry.weight if self._by_weight else 1
         self.size += size
         if window.size > self._share * self.size + size:
@@ -67,22 +67,26 @@ class TinyLfuPolicy:
     def evict(self, incoming: int) -> Entry:
         """The loser between the window's oldest and the main part's oldest entry without a mark."""
         window, probation = self._window, self._probation
-        if window.size + (incoming if self._by_weight else 1) > self._share * self.size and window.size:
-            candidate = window.take_unmarked() or self._unmarked(window)
+        if not self._by_weight:
+            incoming = 1
+        loser = None
+        if window.size + incoming > self._share * self.size and window.size:
+            loser = window.take_unmarked() or self._unmarked(window)
+        victim = probation.peek()
+        if victim is None or victim.mark or self._protected.size > PROTECTED_SHARE * (self.size - window.size):
             victim = self._victim()
-            if victim is None or not self._beats(candidate, victim):
-                self._ghosts.add(hash(candidate.key) ^ candidate.space, REJECTED)
-                self.size -= candidate.weight if self._by_weight else 1
-                return candidate
-            probation.push(candidate)
+        if victim is not None and (loser is None or self._beats(loser, victim)):
+            probation.skip(victim)
+            if loser is not None:
+                probation.push(loser)
+            loser = victim
+            self._ghosts.add(hash(loser.key) ^ loser.space, LOST)
+        elif loser is not None:
+            self._ghosts.add(hash(loser.key) ^ loser.space, REJECTED)
         else:
-            victim = self._victim()
-            if victim is None:
-                raise IndexError("no entry is left to evict")
-        probation.skip(victim)
-        self._ghosts.add(hash(victim.key) ^ victim.space, LOST)
-        self.size -= victim.weight if self._by_weight else 1
-        return victim
+            raise IndexError("no entry is left to evict")
+        self.size -= loser.weight if self._by_weight else 1
+        return loser
 
     def grow(self, entries: int) -> None:
         """Adapt the sketch."""
@@ -120,9 +124,9 @@ class TinyLfuPolicy:
 
     def _beats(self, candidate: Entry, victim: Entry) -> bool:
         theirs, ours = hash(candidate.key) ^ candidate.space, hash(victim.key) ^ victim.space
-        if not self._by_weight:
-            return self._sketch.prefers(theirs, ours)
-        return self._sketch.count(theirs) * victim.weight > self._sketch.count(ours) * candidate.weight
+        if self._by_weight:
+            return self._sketch.count(theirs) * victim.weight > self._sketch.count(ours) * candidate.weight
+        return self._sketch.prefers(theirs, ours)
 
     def _victim(self) -> Entry | None:
         """The oldest entry on probation without a mark, which stays there; marked ones become protected."""

@@ -73,7 +73,7 @@ def _create(parts: Parts, state: State, now: float) -> int:
     try:
         parts.segments.create(number)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or len(numbers) < 2:  # noqa: PLR2004  # keep at least one
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or len(numbers) <= 1:
             raise
         _drop(parts, state, _choose(parts.index, numbers, now), now, 0)
         parts.segments.create(number)

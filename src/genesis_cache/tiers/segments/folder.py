@@ -126,19 +126,22 @@ class Folder:
     def sizes(self) -> dict[str, int]:
         """Every file's name and size."""
         found = {}
-        for name in os.listdir(self.fd):
+        for name in os.listdir(self.fd):  # noqa: PTH208  # by descriptor: what was opened, not what the path now is
             with suppress(FileNotFoundError):  # another process evicts
                 found[name] = os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size
         return found
 
     def segments(self) -> list[int]:
         """Numbers of the segments that are there, oldest first."""
-        return sorted(int(name[4:]) for name in os.listdir(self.fd) if is_segment(name))
+        return sorted(int(name[4:]) for name in os.listdir(self.fd) if is_segment(name))  # noqa: PTH208  # as above
+
+
+LONGEST_NAME = 16  # of a segment file that is ours: "seg-" and a number of 32 bits
 
 
 def is_segment(name: str) -> bool:
     """Whether a file name is that of a segment."""
-    return name.startswith("seg-") and name[4:].isdecimal() and len(name) < 16
+    return name.startswith("seg-") and name[4:].isdecimal() and len(name) < LONGEST_NAME
 
 
 def segment_name(number: int) -> str:

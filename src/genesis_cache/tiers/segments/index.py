@@ -18,6 +18,7 @@ _pack_word = struct.Struct("<Q").pack_into
 _split = layout.SPLIT.unpack
 _pack_row = layout.ROW.pack_into
 _ROWS_AT, _USED_AT, _PRIORITY_AT = layout.ROWS_AT, layout.USED_AT, layout.PRIORITY_AT
+_LOOKS = 3  # two writers in a row can spoil one look of a reader without the lock
 _KILLS_AT = layout.KILLS_AT // 8
 _ROW_SIZE = layout.ROW.size
 
@@ -77,9 +78,13 @@ class Index:
         self.map[: layout.HEADER.size] = geometry.pack()
 
     def newest(self) -> State | None:
-        """The newest whole state, read afresh."""
-        states = [self._parse(at) for at in layout.STATE_AT]
-        return max((state for state in states if state), key=lambda state: state.generation, default=None)
+        """The newest whole state, read afresh; None if neither is whole, also not at a second look."""
+        for _ in range(_LOOKS):
+            states = [self._parse(at) for at in layout.STATE_AT]
+            found = max((state for state in states if state), key=lambda state: state.generation, default=None)
+            if found is not None:
+                return found
+        return None
 
     def _parse(self, at: int) -> State | None:
         return layout.parse_state(self.map[at : at + layout.STATE_SIZE])

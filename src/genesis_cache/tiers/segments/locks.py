@@ -6,7 +6,7 @@ import threading
 import time
 
 from genesis_cache.tiers.base import StoreError
-from genesis_cache.tiers.segments.folder import Folder
+from genesis_cache.tiers.segments.folder import Folder, in_words, plainly
 
 PATIENCE_S = 2.0  # how long a writer waits for another before it gives up
 _FIRST_NAP_S = 0.0001
@@ -43,16 +43,20 @@ class WriterLock:
     @property
     def deleted(self) -> bool:
         """Whether somebody removed the store's files under us."""
-        return os.fstat(self._fd).st_nlink == 0
+        with in_words("look at its lock"):
+            return os.fstat(self._fd).st_nlink == 0
 
     def take(self) -> bool:
         """The lock if nobody has it at this moment."""
         if not self._threads.acquire(blocking=False):
             return False
-        if _flock_now(self._fd):
-            return True
-        self._threads.release()
-        return False
+        taken = False
+        try:
+            taken = _flock_now(self._fd)
+        finally:
+            if not taken:
+                self._threads.release()
+        return taken
 
     def wait(self, patience_s: float = PATIENCE_S) -> None:
         """The lock, or `StoreError` when others kept it for too long."""
@@ -63,7 +67,7 @@ class WriterLock:
         try:
             while not _flock_now(self._fd):
                 if time.monotonic() > limit:
-                    raise StoreError(_LOCKED)
+                    raise StoreError(_LOCKED)  # noqa: TRY301  # the clause below is for everything that may come
                 time.sleep(nap)
                 nap = min(nap * 2, _LONGEST_NAP_S)
         except BaseException:
@@ -74,6 +78,10 @@ class WriterLock:
         """Give it back."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except OSError:
+            self.close()  # frees it too
+            with in_words("open its lock again"):
+                self.open()
         finally:
             self._threads.release()
 
@@ -82,10 +90,14 @@ _LOCKED = "disk store: locked by another process for too long; it will be tried 
 
 
 def _flock_now(fd: int) -> bool:
+    if fd < 0:
+        raise StoreError("disk store: its lock is lost; close it and open it again")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise plainly(error, "lock") from error
     return True
 
 

@@ -85,6 +85,7 @@ class SegmentStore:
 
     Raises:
         StoreError: from every method, in plain words.
+
     """
 
     def __init__(
@@ -381,26 +382,31 @@ class SegmentStore:
             return None
         with in_words("read the log"), suppress(ValueError, msgspec.DecodeError):
             found = parts.log.after(state, after.seq)
-            newer = parts.index.newest()
-            if newer is not None and newer.log_number - state.log_number < 2:  # noqa: PLR2004  # its file was not reused
-                return found
+            return None if self._overtaken(state) else found
         return None
+
+    def _overtaken(self, state: State) -> bool:
+        """Whether the file that a state's log lies in was meanwhile used again, two compactions later."""
+        newer = self._opened().parts.index.newest()
+        return newer is None or newer.log_number > state.log_number + 1
 
     def floors(self) -> list[Notice]:
         """The newest TAG, PATTERN and CLEAR of each name and scope."""
         parts = self._opened().parts
         with in_words("read the log"):
-            self._lock.wait()
-            try:
-                return floors_of(parts.log.raw(self._begun(parts)))
-            finally:
-                self._lock.free()
+            while True:
+                state = _whole(parts.index.newest())
+                raw = parts.log.raw(state)
+                if not self._overtaken(state):
+                    return floors_of(raw)
 
     # --- leases ---------------------------------------------------------------------------------------------------
 
     def lease(self, address: Address) -> bool:
         """Try to become the one that loads this key, among the handles of all processes."""
-        self._opened().parts
+        self._opened()
+        if not self._marks:
+            return True  # nothing can be stored here: a load must not wait for another
         with in_words("take a lease"):
             return self._leases.take(address.digest)
 
@@ -413,7 +419,7 @@ class SegmentStore:
 
     def sweep(self, budget_s: float) -> int:
         """Clear expired entries, at most one round, and give back files in which everything has expired."""
-        parts = self._opened().parts
+        parts = self._stay_writable() if self._marks else self._opened().parts
         limit = self._clock.now() + budget_s
         went = 0
         with in_words("sweep"):

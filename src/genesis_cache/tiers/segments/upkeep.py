@@ -25,7 +25,7 @@ def recover(parts: Parts, state: State, now: float) -> None:
             segments.remove(number)
     if state.head:
         for stored in segments.walk(state.head, state.pending_from, state.head_end):
-            point(index, state, index.place(stored.digest), stored.row, stored.priority, now)
+            point(index, state, (index.place(stored.digest), stored.row, stored.priority), now)
     there = set(folder.segments())
     for number in index.hinted() - there:
         index.forget_hint(number)

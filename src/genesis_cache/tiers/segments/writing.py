@@ -16,6 +16,7 @@ from genesis_cache.tiers.segments.layout import FIRST_RECORD, Row, State, record
 from genesis_cache.tiers.segments.log import pack_key_notice, pack_notice
 from genesis_cache.tiers.segments.parts import Parts
 
+Spot = tuple[Place, Row, int]  # where a key belongs, where its record lies, its priority
 VersionOf = Callable[[bytes | memoryview], int | None]
 
 _DONE = Receipt()
@@ -37,7 +38,7 @@ class Batch:
         self._state = State()
         self._room = self._log_room = 0
         self._records: list[bytes] = []
-        self._puts: dict[bytes, tuple[Place, Row, int, int | None]] = {}
+        self._puts: dict[bytes, tuple[Spot, int | None]] = {}
         self._removes: list[Place] = []
         self._lines: list[bytes] = []
         self._gone_at = 0.0
@@ -112,7 +113,7 @@ class Batch:
         """The version of what is stored or about to be; below every version if there is none."""
         planned = self._puts.get(digest)
         if planned is not None:
-            return _LOWEST if planned[3] is None else planned[3]
+            return _LOWEST if planned[1] is None else planned[1]
         slot = self._index.find(place)
         if slot is None or slot.row[4] <= self._wall():
             return _LOWEST
@@ -163,7 +164,7 @@ class Batch:
         self._room -= record_bytes(length)
         self._records += pieces
         row = (self._state.head, offset, length, checksum, put.gone_at)
-        self._puts[put.address.digest] = (place, row, put.priority, put.version)
+        self._puts[put.address.digest] = ((place, row, put.priority), put.version)
         self._gone_at = max(self._gone_at, put.gone_at)
 
     # --- doing --------------------------------------------------------------------------------------------------
@@ -200,8 +201,8 @@ class Batch:
     def _point(self) -> None:
         state, index = self._state, self._index
         now = self._wall()
-        for place, row, priority, _ in self._puts.values():
-            point(index, state, place, row, priority, now)
+        for spot, _ in self._puts.values():
+            point(index, state, spot, now)
         if self._puts:
             gone_at = index.hint(state.head)[1] if state.pending_from > FIRST_RECORD else 0.0
             index.set_hint(state.head, 0, max(gone_at, self._gone_at))
@@ -210,8 +211,9 @@ class Batch:
         state.pending_from = state.head_end
 
 
-def point(index: Index, state: State, place: Place, row: Row, priority: int, now: float) -> None:  # noqa: PLR0913
+def point(index: Index, state: State, spot: Spot, now: float) -> None:
     """Make a slot say where a record lies; a full bucket gives up one of its slots."""
+    place, row, priority = spot
     number, known = index.room(place)
     if number < 0:
         loser = victim(index.bucket(place.bucket), now)
