@@ -90,7 +90,7 @@ class Writing:
         if old is not None and plan.version is not None and self._newer(view, old, plan.version):
             return MISSING
         strategy = core.settings.cache_write_strategy
-        if not near_wanted(plan, core.far_kinds, strategy, asked_for=False):
+        if not near_wanted(plan, core.far_kinds, strategy, loaded=False):
             if old is not None:
                 core.memory.drop(old, "explicit")
             return None
@@ -170,7 +170,7 @@ class Writing:
         if dead or not core.fills.alive(token, (view.space.number, key)):
             return entry
         strategy = core.settings.cache_write_strategy
-        if near_wanted(plan, core.far_kinds, strategy, asked_for=False):
+        if near_wanted(plan, core.far_kinds, strategy, loaded=True):
             self.admit(entry)
         wanted = far_wanted(plan, core.far_kinds, strategy, loaded=True)
         if any(wanted):
@@ -296,8 +296,17 @@ class Writing:
         return self._commit_lanes(lanes, written)
 
     async def _commit_behind(self, lanes: Lanes, written: Written) -> Outcome:
-        self._background.spawn(self._commit_lanes(lanes, written))
+        for lane, batch in lanes:
+            lane.queue(batch)
+        self._background.spawn(self._commit_queued(lanes, written))
         return DONE
+
+    async def _commit_queued(self, lanes: Lanes, written: Written) -> None:
+        try:
+            await self._commit_lanes(lanes, written)
+        finally:
+            for lane, batch in lanes:
+                lane.written(batch)
 
     async def _commit_lanes(self, lanes: Lanes, written: Written) -> Outcome:
         answers: Sequence[list[Receipt] | None] = ()
