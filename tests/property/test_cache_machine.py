@@ -18,7 +18,7 @@ from genesis_cache.testing.clock import FakeClock
 KEYS = ["a", "b", "ab", "user:1", "user:2"]
 TAGS = ["t", "u"]
 VIEWS = [("", None), ("n", None), ("n/m", None), ("", "x"), ("n", "x"), ("n", "y")]
-TIERS = {"memory": ("memory://?max_mb=20",), "disk": ("disk://{0}/disk",), "memory+disk": ("memory://?max_mb=20", "disk://{0}/disk")}
+TIERS = {"memory": ("memory://?max_mb=20",), "disk": ("disk://{0}/disk?max_mb=10",), "memory+disk": ("memory://?max_mb=20", "disk://{0}/disk?max_mb=10")}
 
 keys = st.sampled_from(KEYS)
 views = st.sampled_from(VIEWS)

@@ -340,19 +340,18 @@ class Writing:
 
     async def pay(self) -> bool:
         """Tell the far tiers what they are owed; whether nothing is left."""
-        core, clear = self._core, True
+        core = self._core
         for lane in core.lanes:
-            if not lane.owed:
-                continue
-            kills, removes = list(lane.kills), dict(lane.removes)  # what comes while it is told is not among these
-            changes: list[Change] = [*kills, *removes.values()]
-            if lane.tier.down is not None or await lane.tier.commit(changes) is None:
-                clear = False
-                continue
-            lane.paid(len(kills), removes)
-            if kills and lane is core.authority:
-                self._hearing.start_over()
-        return clear
+            while lane.owed:
+                kills, removes = list(lane.kills), dict(lane.removes)  # more may come while these are told
+                changes: list[Change] = [*kills, *removes.values()]
+                if await lane.tier.commit(changes) is None:
+                    break
+                lane.paid(len(kills), removes)
+                if kills and lane is core.authority:
+                    self._hearing.start_over()
+        return not any(lane.owed for lane in core.lanes)
+
 
 
 def _plain_key(key: MapKey) -> str:
