@@ -20,7 +20,7 @@ from genesis_cache.model.keys import Address, Scope, address_of, scope_of
 from genesis_cache.model.meter import Latency, LayerMeter, SpaceMeter
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.settings import TIERS, CacheSettings
-from genesis_cache.tiers.base import Buffer, Change, Kill, Remove, Tier
+from genesis_cache.tiers.base import Buffer, Change, Kill, Put, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
 
 MapKey = str | tuple[str, str]
@@ -35,7 +35,7 @@ class Lane:
     While something is owed, the tier's own past is not believed: reads of it are misses until the debt is paid.
     """
 
-    __slots__ = ("get", "kills", "label", "meter", "reads", "removes", "tier")
+    __slots__ = ("get", "kills", "label", "meter", "queued", "reads", "removes", "tier")
 
     def __init__(self, label: str, tier: Tier) -> None:
         self.label = label
@@ -44,6 +44,8 @@ class Lane:
         self.reads = 0
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
+        self.queued: dict[bytes, Change] = {}
+        """Under ``WRITE_BEHIND``: what the tier has not been told yet of these keys, the latest of each."""
         self.get: Callable[[Address], Buffer | Awaitable[Buffer | None] | None] = tier.get
         """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
@@ -59,14 +61,42 @@ class Lane:
                 self.kills.append(change)
             else:
                 self.removes[change.address.digest] = Remove(change.address)
-        self.get = _nothing
+        self._choose()
 
     def paid(self, kills: int, removes: Mapping[bytes, Remove]) -> None:
         """The tier was told its first so many kills and these removals; what came meanwhile is still owed."""
         self.kills = self.kills[kills:]
         self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
-        if not self.owed:
-            self.get = self.tier.get
+        self._choose()
+
+    def queue(self, changes: Sequence[Change]) -> None:
+        """These changes are on their way behind the caller: reads see them as if they were there."""
+        for change in changes:
+            if not isinstance(change, Kill):
+                self.queued[change.address.digest] = change
+        self._choose()
+
+    def written(self, changes: Sequence[Change]) -> None:
+        """These changes have reached the tier, or are owed."""
+        for change in changes:
+            if not isinstance(change, Kill) and self.queued.get(change.address.digest) is change:
+                del self.queued[change.address.digest]
+        self._choose()
+
+    async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
+        """As `Tier.get_many`, with what is on its way."""
+        answers = await self.tier.get_many(addresses)
+        if not self.queued:
+            return answers
+        pairs = zip(addresses, answers, strict=True)
+        return [_said(change) if (change := self.queued.get(a.digest)) else found for a, found in pairs]
+
+    def _choose(self) -> None:
+        self.get = _nothing if self.owed else self._get_queued if self.queued else self.tier.get
+
+    def _get_queued(self, address: Address) -> Buffer | Awaitable[Buffer | None] | None:
+        change = self.queued.get(address.digest)
+        return self.tier.get(address) if change is None else _said(change)
 
     def seq(self) -> int:
         """The last sequence of the tier's own log; 0 while it cannot be told."""
@@ -76,6 +106,10 @@ class Lane:
 
 def _nothing(_: Address) -> None:
     return None
+
+
+def _said(change: Change) -> bytes | None:
+    return change.envelope if isinstance(change, Put) else None
 
 
 class Space:
