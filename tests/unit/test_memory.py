@@ -7,7 +7,7 @@ import pytest
 
 from genesis_cache.model.entry import CachePriority, Entry, Extra
 from genesis_cache.model.meter import LayerMeter
-from genesis_cache.tiers.memory import MemoryTier
+from genesis_cache.tiers.memory import MIRROR_EVERY, MemoryTier
 from genesis_cache.tiers.table import SPLIT_AT
 
 POLICIES = ["ADAPTIVE", "LRU", "LFU", "S3FIFO", "TINYLFU"]
@@ -294,14 +294,18 @@ def test_a_large_table_finds_all(tiers: Tiers) -> None:
         tier.drop(entry, "explicit")
     assert all(tier.get(0, entry.key) is None for entry in again)
     assert tier.stats().entries == count - len(again)
+    while not tier.clear_space(0):
+        pass
+    assert tier.stats().entries == 0
+    assert tier.get(0, "k1") is None
 
 
 def test_what_is_used_in_a_large_table_is_found_at_once(tiers: Tiers) -> None:
-    """An entry of a large table that is asked for twice is in the dict that readers look in first, until it goes."""
+    """An entry of a large table that is asked for often is in the dict that readers look in first, until it goes."""
     tier = tiers()
     for number in range(SPLIT_AT + 5000):
         tier.put(entry_of(f"k{number}"))
-    for _ in range(2):
+    for _ in range(1 + MIRROR_EVERY):
         hit(tier, "k7")
     entry = tier.get(0, "k7")
     assert entry is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
-from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.flight import Flight, Lost, Outcome
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.loading import Load, Loaded
@@ -113,17 +113,14 @@ class Bulk:
         try:
             await self._bring(view, mine, load, plan)
         except asyncio.CancelledError as error:
-            self._land_all(mine, ended_by(error))
+            self._land_all(view, mine, ended_by(error))
             raise
-        except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it, not the loop
-            self._land_all(mine, error)
+        except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it
+            self._land_all(view, mine, error)
         finally:
-            self._land_all(mine, Lost.NOTHING)
+            self._land_all(view, mine, Lost.NOTHING)
             if next(iter(mine.values())).abandoned:
                 self._core.loads_abandoned -= 1
-            for key, flight in mine.items():
-                if view.space.flights.get(view.map_key(key)) is flight:
-                    del view.space.flights[view.map_key(key)]
 
     async def _bring(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
         core = self._core
@@ -142,13 +139,19 @@ class Bulk:
             async def keep(address: Address) -> None:
                 one = Loaded(values[address.key], share, None)
                 entry = await self._reading.leading.keep(view, address, plan, one, None, token, since, seq)
-                mine[address.key].land(entry)
+                self._land(view, address.key, mine[address.key], entry)
 
             await asyncio.gather(*(keep(view.address(key)) for key in mine if key in values))
         finally:
             core.fills.end()
 
+    def _land_all(self, view: View, mine: dict[str, Flight], outcome: BaseException | Lost) -> None:
+        for key, flight in mine.items():
+            self._land(view, key, flight, outcome)
+
     @staticmethod
-    def _land_all(mine: dict[str, Flight], outcome: BaseException | Lost) -> None:
-        for flight in mine.values():
-            flight.land(outcome)
+    def _land(view: View, key: str, flight: Flight, outcome: Outcome) -> None:
+        """Tell those who wait and free the key in one go, so that nobody joins a flight that is over."""
+        flight.land(outcome)
+        if view.space.flights.get(view.map_key(key)) is flight:
+            del view.space.flights[view.map_key(key)]

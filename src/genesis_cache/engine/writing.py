@@ -368,7 +368,7 @@ class Writing:
         for lane in core.lanes:
             if not lane.owed:
                 continue
-            kills, removes = lane.kills, lane.removes
+            kills, removes = list(lane.kills), dict(lane.removes)  # what comes while it is told is not among these
             changes: list[Change] = [*kills, *removes.values()]
             if lane.tier.down is not None or await lane.tier.commit(changes) is None:
                 clear = False

@@ -15,10 +15,11 @@ from genesis_cache.model.weigh import WEIGHT_BYTES
 from genesis_cache.policies.eviction.base import Directory, EvictionPolicy, Key
 from genesis_cache.policies.eviction.registry import policy_class
 from genesis_cache.tiers.base import StoreStats
-from genesis_cache.tiers.table import SPLIT_AT, Table
+from genesis_cache.tiers.table import SHARD_MASK, SHARD_SHIFT, SPLIT_AT, Table
 
 LARGEST_SHARE = 0.25  # of the byte limit, for one entry
-CLEARED_AT_ONCE = 1_000  # entries
+MIRROR_EVERY = 8  # hits that the front of a large table missed: what is asked for often gets there soon enough
+CLEARED_AT_ONCE = 500  # entries: about a millisecond
 
 
 class MemoryTier:
@@ -46,6 +47,7 @@ class MemoryTier:
         self._directory = Directory()
         self._finds = self._directory.finds
         self._ranks: list[EvictionPolicy | None] = [None for _ in CachePriority]  # lowest first, made when first used
+        self._met = 0  # hits on used entries that a front missed
         self._sized = 0  # entries that the policies were last told of
         self._count = 0
         self._weight = 0
@@ -74,9 +76,14 @@ class MemoryTier:
     def get(self, space: int, key: Key) -> Entry | None:
         """The entry as it is, fresh or not. ``key`` is ``(owner, key)`` for an owned entry."""
         number = space | (type(key) is not str)
-        entry = self._finds[number](key)
-        if entry is not None and entry.mark and self._tables[number].large:
-            self._mirror(number, entry)
+        table = self._tables[number]
+        entry = table.front.get(key)
+        if entry is None and table.large:
+            entry = table.shards[hash(key) >> SHARD_SHIFT & SHARD_MASK].get(key)
+            if entry is not None and entry.mark:
+                self._met += 1
+                if not self._met % MIRROR_EVERY:
+                    self._mirror(number, entry)
         return entry
 
     def put(self, entry: Entry) -> list[Entry]:
@@ -134,10 +141,10 @@ class MemoryTier:
         """
         end = perf_counter() + budget_s
         removed = 0
-        if self._sweep is None:
-            self._sweep = self._pieces()
         while True:
             with self._lock:
+                if self._sweep is None:
+                    self._sweep = self._pieces()
                 piece = next(self._sweep, None)
                 if piece is None:
                     self._sweep = None
@@ -155,14 +162,20 @@ class MemoryTier:
         """Drop up to ``limit`` entries of a namespace, owned ones too; True when none is left."""
         with self._lock:
             for table in self._tables[space : space + 2]:
-                while limit > 0 and (entry := table.last()) is not None:
+                found = table.some(limit)
+                for entry in found:
                     self._drop(entry, "explicit")
-                    limit -= 1
+                limit -= len(found)
             return not any(table.count for table in self._tables[space : space + 2])
 
     def items(self) -> Iterator[Entry]:
         """Every entry once; of what comes or goes while one walks, some may be missed or met twice."""
-        for piece in self._pieces():
+        pieces = self._pieces()
+        while True:
+            with self._lock:
+                piece = next(pieces, None)
+            if piece is None:
+                return
             yield from piece
 
     def stats(self) -> StoreStats:
@@ -180,10 +193,11 @@ class MemoryTier:
         with self._lock:
             faults = [fault for policy in self._policies() for fault in policy.check()]
             faults += [fault for table in self._tables for fault in table.check()]
+            entries = [entry for piece in self._pieces() for entry in piece]
             for what, counted, held in (
-                ("ordered entries", self._count, sum(1 for _ in self.items())),
+                ("ordered entries", self._count, len(entries)),
                 ("listed entries", self._count, sum(table.count for table in self._tables)),
-                ("units of weight", self._weight, sum(entry.weight for entry in self.items())),
+                ("units of weight", self._weight, sum(entry.weight for entry in entries)),
             ):
                 if counted != held:
                     faults.append(f"the memory tier counts {counted} {what} and holds {held}")

@@ -116,6 +116,7 @@ def _drop(parts: Parts, state: State, number: int, now: float, budget: int) -> l
         _evict_rest(index, state, number, survivors)
     segments.remove(number)
     index.forget_hint(number)
+    index.count_drop()
     return survivors
 
 

@@ -28,7 +28,7 @@ SMALLEST = 256 * KIB  # below this the books would outweigh the data
 
 HEADER = struct.Struct("<8sQQQQQQI")  # magic, epoch, max_bytes, segment_bytes, log_bytes, buckets, kill slots, crc
 STATE_AT = (512, 1024)  # two places, written in turn
-LIVE_AT = 1536  # epoch, seq, generation of the newest state, dirty: plain words that readers take without a lock
+LIVE_AT = 1536  # epoch, seq, generation of the newest state, dirty, segments removed: plain words that readers take without a lock
 HINT_AT = 2048  # a row for segment n at n % HINTS
 HINTS = 128
 FEWEST_SEGMENTS = 3
@@ -37,7 +37,7 @@ HINT = struct.Struct(
 )  # segment number, bytes in use once it is full (0 before), when its last record has expired
 KILLS_AT = PAGE
 
-LIVE_EPOCH, LIVE_SEQ, LIVE_GENERATION, LIVE_DIRTY = range(LIVE_AT // 8, LIVE_AT // 8 + 4)
+LIVE_EPOCH, LIVE_SEQ, LIVE_GENERATION, LIVE_DIRTY, LIVE_DROPS = range(LIVE_AT // 8, LIVE_AT // 8 + 5)
 
 SLOTS = 16
 FINGERPRINTS = SLOTS * 8

@@ -106,6 +106,7 @@ class SegmentStore:
         self._batch: Batch | None = None
         self._sweep_at = 0
         self._recount = False
+        self._drops_seen = 0
         # what `get` needs, flat: the mapped index (None while closed), its geometry, the segments, whether to mark
         self._view: mmap.mmap | None = None
         self._buckets_at = self._buckets = 1
@@ -227,9 +228,9 @@ class SegmentStore:
             view[used_at] = 1
         try:
             mapped, whole, _ = self._mapped[segment]
-        except KeyError:
+            return mapped[start:end] if end - start < VIEW_FROM else whole[start:end]
+        except (KeyError, ValueError):  # gone, or unmapped by another thread
             return self._search(view, digest)
-        return mapped[start:end] if end - start < VIEW_FROM else whole[start:end]
 
     def _search(self, view: mmap.mmap, digest: bytes) -> Buffer | None:
         """Find the slot, and remember it if its record was checked before: next time it only has to be unchanged."""
@@ -248,16 +249,17 @@ class SegmentStore:
             mapped, whole, checked = self._mapped[segment]
             if not checked[offset >> GRAIN_BITS] or _core(mapped, offset) != (checksum, length, digest):
                 return self._look_closer(digest)
-        except (KeyError, IndexError, struct.error):
+            start = offset + _RECORD_SIZE
+            envelope = mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
+        except (KeyError, IndexError, ValueError, struct.error):  # gone, damaged, or unmapped by another thread
             return self._look_closer(digest)
         used_at = bucket + USED_AT + at
         if self._marks and not view[used_at]:
             view[used_at] = 1
-        start = offset + _RECORD_SIZE
         if len(self._known) >= KNOWN_SLOTS:
             self._known.clear()
         self._known[digest] = (found, fingerprint, row_at, row, gone_at, used_at, segment, start, start + length)
-        return mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
+        return envelope
 
     def _look_closer(self, digest: bytes) -> Buffer | None:
         """The first read of a record in this process, or a slot and a record that do not agree."""
@@ -313,9 +315,10 @@ class SegmentStore:
 
     def commit(self, changes: Sequence[Change]) -> list[Receipt]:
         """Apply a batch, waiting at most two seconds for other writers."""
-        self._stay_writable()
+        parts = self._stay_writable()
         self._lock.wait()
         try:
+            self._give_back(parts)
             return self._with_batch(lambda batch: batch.apply(changes))
         finally:
             self._lock.free()
@@ -331,6 +334,13 @@ class SegmentStore:
             return self._with_batch(lambda batch: batch.apply(changes) if batch.fits(changes) else None)
         finally:
             self._lock.free()
+
+    def _give_back(self, parts: Parts) -> None:
+        """Unmap what other processes have removed."""
+        if parts.index.drops != self._drops_seen:
+            self._drops_seen = parts.index.drops
+            with in_words("look at its files"):
+                parts.segments.drop_gone()
 
     def _stay_writable(self) -> Parts:
         """Refuse to write where that cannot be; begin anew where somebody deleted the store under us."""
