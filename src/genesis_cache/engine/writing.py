@@ -138,8 +138,12 @@ class Writing:
 
     async def _demote(self) -> None:
         """Keep below what memory had no room for, where a far tier would take it and does not hold it yet."""
+        while self._victims:
+            victims, self._victims = self._victims, []
+            await self._keep_below(victims)
+
+    async def _keep_below(self, victims: Sequence[Entry]) -> None:
         core = self._core
-        victims, self._victims = self._victims, []
         lane, now = core.lanes[0], core.clock.now()
         changes: list[Change] = []
         for victim in victims:
