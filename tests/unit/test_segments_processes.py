@@ -159,7 +159,6 @@ def test_locked_for_too_long_is_an_error(store: SegmentStore, path: Path, monkey
 
 def test_threads_write_at_once(store: SegmentStore) -> None:
     """Threads of one process write through one handle without losing anything."""
-
     first = store.position().seq
 
     def work(thread: int) -> None:
