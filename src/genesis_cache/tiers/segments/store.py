@@ -290,6 +290,8 @@ class SegmentStore:
 
     def _discard(self, parts: Parts, digest: bytes) -> None:
         """Under the lock the slot still leads to nothing whole: it is damaged, and goes."""
+        if parts.index.dirty:
+            return  # the next writer goes through all slots; a reader must not take that long
         state = self._begun(parts)
         slot = parts.index.find(parts.index.place(digest))
         if slot is None or slot.row[4] <= self._wall() or parts.segments.envelope(digest, slot.row) is not None:
