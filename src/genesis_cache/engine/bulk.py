@@ -59,7 +59,7 @@ class Bulk:
                 if not wanted or lane.owed:
                     continue
                 started = time.perf_counter()
-                answers = await lane.tier.get_many(wanted)
+                answers = await lane.get_many(wanted)
                 for address, answer in zip(wanted, answers, strict=True):
                     record = self._reading.accept(view, lane, answer, address)
                     if record is not None and remaining(record, core.clock.wall()) > 0:

@@ -20,7 +20,7 @@ from genesis_cache.model.keys import Address, Scope, address_of, scope_of
 from genesis_cache.model.meter import Latency, LayerMeter, SpaceMeter
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.settings import TIERS, CacheSettings
-from genesis_cache.tiers.base import Buffer, Change, Kill, Remove, Tier
+from genesis_cache.tiers.base import Buffer, Change, Kill, Put, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
 
 MapKey = str | tuple[str, str]
@@ -32,14 +32,17 @@ REMEMBERED_ADDRESSES = 4096  # of a view: about a megabyte
 class Lane:
     """A far tier: where it stands, what it did, and what it has not been told yet.
 
-    While something is owed, the tier's own past is not believed: reads of it are misses until the debt is paid.
+    While something is owed, the tier's own past is not believed: reads of it are misses until the debt is paid. While
+    changes are on their way to it behind their callers, reads of their keys are answered from the changes.
     """
 
-    __slots__ = ("get", "kills", "label", "meter", "reads", "removes", "tier")
+    __slots__ = ("_wall", "_way", "get", "kills", "label", "meter", "reads", "removes", "tier")
 
-    def __init__(self, label: str, tier: Tier) -> None:
+    def __init__(self, label: str, tier: Tier, wall: Callable[[], float]) -> None:
         self.label = label
         self.tier = tier
+        self._wall = wall
+        self._way: dict[bytes, Change] = {}
         self.meter = LayerMeter()
         self.reads = 0
         self.removes: dict[bytes, Remove] = {}
@@ -59,14 +62,42 @@ class Lane:
                 self.kills.append(change)
             else:
                 self.removes[change.address.digest] = Remove(change.address)
-        self.get = _nothing
+        self._route()
 
     def paid(self, kills: int, removes: Mapping[bytes, Remove]) -> None:
         """The tier was told its first so many kills and these removals; what came meanwhile is still owed."""
         self.kills = self.kills[kills:]
         self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
-        if not self.owed:
-            self.get = self.tier.get
+        self._route()
+
+    def send(self, changes: Sequence[Change]) -> None:
+        """Changes are on their way to the tier; their callers read them from now on."""
+        self._way |= {change.address.digest: change for change in changes if not isinstance(change, Kill)}
+        self._route()
+
+    def arrived(self, changes: Sequence[Change]) -> None:
+        """What was sent is there, or owed."""
+        for change in changes:
+            if not isinstance(change, Kill) and self._way.get(change.address.digest) is change:
+                del self._way[change.address.digest]
+        self._route()
+
+    async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
+        """As `Tier.get_many`, with what is on its way."""
+        if not self._way:
+            return await self.tier.get_many(addresses)
+        rest = iter(await self.tier.get_many([address for address in addresses if address.digest not in self._way]))
+        return [self._on_way(address) if address.digest in self._way else next(rest) for address in addresses]
+
+    def _route(self) -> None:
+        self.get = _nothing if self.owed else self._first_on_way if self._way else self.tier.get
+
+    def _first_on_way(self, address: Address) -> Buffer | Awaitable[Buffer | None] | None:
+        return self._on_way(address) if address.digest in self._way else self.tier.get(address)
+
+    def _on_way(self, address: Address) -> Buffer | None:
+        change = self._way[address.digest]
+        return change.envelope if isinstance(change, Put) and self._wall() < change.gone_at else None
 
     def seq(self) -> int:
         """The last sequence of the tier's own log; 0 while it cannot be told."""
@@ -137,7 +168,7 @@ class Core:
         self.memory = memory
         labels = [f"l{n}" for n in range(1, len(far) + 2)]
         self.near_label = labels.pop(near_position) if memory is not None else ""
-        self.lanes = tuple(Lane(label, tier) for label, tier in zip(labels, far, strict=False))
+        self.lanes = tuple(Lane(label, tier, clock.wall) for label, tier in zip(labels, far, strict=False))
         self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
         self.authority = self.lanes[-1] if self.lanes else None
         self.near_meter = memory.meter if memory is not None else LayerMeter()

@@ -224,10 +224,6 @@ class MemoryTier:
         for entry in list(self.items()):
             self.drop(entry, reason)
 
-    def after_fork(self) -> None:
-        """In a forked child: a lock that another thread of the parent held would never be released."""
-        self._lock = Lock()
-
     def __len__(self) -> int:
         return self._count
 

@@ -117,6 +117,7 @@ class Table:
 
     def _move(self) -> None:
         for _ in range(min(_MOVED_AT_ONCE, len(self.front))):
-            key, entry = self.front.popitem()
-            self._shard(key).setdefault(key, entry)
+            key, entry = next(reversed(self.front.items()))
+            self._shard(key).setdefault(key, entry)  # first, so that a reader finds it in one of the two
+            del self.front[key]
         self._moving = bool(self.front)
