@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from caffeine_like import CaffeineLike
 from genesis_cache.policies.eviction.registry import POLICIES
@@ -41,12 +42,12 @@ def reference(trace: Trace, capacity: int) -> float:
     return sum(map(cache.ask, trace.keys)) / len(trace.keys)
 
 
-def mapping(make: Callable[[int], object]) -> Player:
+def mapping(make: Callable[[int], Any]) -> Player:
     """A cache with ``get(key)`` and item assignment."""
 
     def play(trace: Trace, capacity: int) -> float:
         cache = make(capacity)
-        get, put, hits = cache.get, cache.__setitem__, 0  # type: ignore[attr-defined]  # peers have no common type
+        get, put, hits = cache.get, cache.__setitem__, 0
         for key in trace.keys:
             if get(key) is not None:
                 hits += 1
@@ -57,12 +58,12 @@ def mapping(make: Callable[[int], object]) -> Player:
     return play
 
 
-def with_set(make: Callable[[int], object]) -> Player:
+def with_set(make: Callable[[int], Any]) -> Player:
     """A cache with ``get(key)`` and ``set(key, value)``; theine's ``get`` tells a pair of value and found."""
 
     def play(trace: Trace, capacity: int) -> float:
         cache = make(capacity)
-        get, put, hits = cache.get, cache.set, 0  # type: ignore[attr-defined]  # peers have no common type
+        get, put, hits = cache.get, cache.set, 0
         for key in trace.keys:
             if get(key) not in ABSENT:
                 hits += 1

@@ -1,8 +1,9 @@
 """Kills writers of a disk store with SIGKILL at random moments and proves what is left: ``kills.py --kills 500``.
 
-Each writer owns some keys and notes in shared memory, before and after each commit, what it is about to do and what was
-acknowledged. After the kill every value that can be read must name its key, be whole, be no older than what was
-acknowledged and no newer than what was attempted; what was removed stays away; the books agree.
+Each writer owns some keys and notes in shared memory, before and after each commit, what it is about to do and what
+was acknowledged. Writers also read everybody's keys. Then and after the kill every value that can be read must name its
+key, be whole, be no older than what was acknowledged and no newer than what was attempted; what was removed stays away;
+a view that was handed out never changes; the books agree.
 """
 
 import argparse
@@ -37,6 +38,7 @@ class Report:
     kills: int = 0
     commits: int = 0
     read: int = 0
+    read_meanwhile: int = 0
     rebuilt: int = 0
     faults: list[str] = field(default_factory=list)
 
@@ -45,18 +47,28 @@ class Ledger:
     """Shared memory: for each key the last attempted and the last acknowledged version, and whether that removed it."""
 
     def __init__(self, keys: int) -> None:
-        self.words = memoryview(mmap.mmap(-1, 8 * (3 * keys + 1))).cast("Q")
+        self.words = memoryview(mmap.mmap(-1, 8 * (2 * keys + 3))).cast("Q")
 
     def attempt(self, key: int, version: int) -> None:
-        self.words[3 * key] = version
+        self.words[2 * key] = version
 
     def acknowledge(self, key: int, version: int, *, removed: bool) -> None:
-        self.words[3 * key + 1] = version
-        self.words[3 * key + 2] = removed
+        self.words[2 * key + 1] = 2 * version + removed  # one word: a kill must not part them
         self.words[-1] += 1
 
     def of(self, key: int) -> tuple[int, int, bool]:
-        return self.words[3 * key], self.words[3 * key + 1], self.words[3 * key + 2] != 0
+        attempted, acknowledged = self.words[2 * key], self.words[2 * key + 1]
+        return attempted, acknowledged >> 1, acknowledged & 1 == 1
+
+    def met(self, *, fault: bool) -> None:
+        """Count a value read by a writer, and a fault in it."""
+        self.words[-2] += 1
+        self.words[-3] += fault
+
+    @property
+    def meanwhile(self) -> tuple[int, int]:
+        """Values that writers read, and faults in them."""
+        return self.words[-2], self.words[-3]
 
     @property
     def commits(self) -> int:
@@ -88,11 +100,13 @@ def new_store(folder: Path) -> SegmentStore:
     return store
 
 
-def write(folder: Path, ledger: Ledger, writer: int, seed: int) -> None:
+def write(folder: Path, ledger: Ledger, writer: int, writers: int, seed: int) -> None:
     """In a child: change its own keys until killed."""
     rng = random.Random(seed)
     store = new_store(folder)
     mine = range(writer * KEYS_EACH, (writer + 1) * KEYS_EACH)
+    everybody = range(writers * KEYS_EACH)
+    held: list[tuple[memoryview, bytes]] = []
     while True:
         batch = rng.sample(mine, rng.randrange(1, 9))
         changes: list[Change] = []
@@ -110,18 +124,37 @@ def write(folder: Path, ledger: Ledger, writer: int, seed: int) -> None:
         store.commit(changes)
         for key, version, removed in plans:
             ledger.acknowledge(key, version, removed=removed)
-        for key in rng.sample(mine, 3):
-            store.get(at(key))
+        for key in rng.sample(everybody, 6):
+            look(store, ledger, key, held)
+
+
+def look(store: SegmentStore, ledger: Ledger, key: int, held: list[tuple[memoryview, bytes]]) -> None:
+    """Read a key that others may be changing; large values are held as views and looked at again later."""
+    _, acknowledged, removed = ledger.of(key)
+    value = store.get(at(key))
+    attempted = ledger.of(key)[0]
+    if value is not None:
+        fault = _fault(key, bytes(value), attempted, acknowledged, removed=removed)
+        ledger.met(fault=fault is not None)
+    if isinstance(value, memoryview):
+        held.append((value, bytes(value)))
+    if len(held) > 8:
+        view, copy = held.pop(0)
+        ledger.met(fault=view != copy)
 
 
 def judge(ledger: Ledger, key: int, value: bytes | memoryview | None) -> str | None:
     """What is wrong with a value found after the kill."""
     if value is None:
         return None
-    named = read_value(bytes(value))
+    attempted, acknowledged, removed = ledger.of(key)
+    return _fault(key, bytes(value), attempted, acknowledged, removed=removed)
+
+
+def _fault(key: int, value: bytes, attempted: int, acknowledged: int, *, removed: bool) -> str | None:
+    named = read_value(value)
     if named is None:
         return f"key {key}: a torn value"
-    attempted, acknowledged, removed = ledger.of(key)
     if named[0] != key:
         return f"key {key}: the value of key {named[0]}"
     if not acknowledged <= named[1] <= attempted:
@@ -150,11 +183,11 @@ def inspect(folder: Path, ledger: Ledger, keys: int, report: Report) -> None:
         report.faults.append(f"the files have {total} bytes")
 
 
-def spawn(folder: Path, ledger: Ledger, writer: int, seed: int) -> int:
+def spawn(folder: Path, ledger: Ledger, writer: int, writers: int, seed: int) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            write(folder, ledger, writer, seed)
+            write(folder, ledger, writer, writers, seed)
         finally:
             os._exit(1)
     return pid
@@ -167,7 +200,7 @@ def run(folder: Path, kills: int, seed: int = 1, writers: int = 3, longest_s: fl
     ledger = Ledger(writers * KEYS_EACH)
     new_store(folder).close()
     while report.kills < kills:
-        pids = [spawn(folder, ledger, writer, rng.randrange(2**32)) for writer in range(writers)]
+        pids = [spawn(folder, ledger, writer, writers, rng.randrange(2**32)) for writer in range(writers)]
         time.sleep(0.01)
         for pid in rng.sample(pids, len(pids)):
             time.sleep(rng.random() * longest_s / writers)
@@ -178,6 +211,9 @@ def run(folder: Path, kills: int, seed: int = 1, writers: int = 3, longest_s: fl
             report.kills += 1
         inspect(folder, ledger, writers * KEYS_EACH, report)
     report.commits = ledger.commits
+    report.read_meanwhile, faults = ledger.meanwhile
+    if faults:
+        report.faults.append(f"{faults} faults in values that were read meanwhile")
     return report
 
 
@@ -196,6 +232,7 @@ def main() -> int:
     print(
         f"seed {chosen.seed}: {report.kills} kills, {report.commits} changes acknowledged, {report.read} values read,"
     )
+    print(f"{report.read_meanwhile} values read while others wrote,")
     print(f"rebuilt {report.rebuilt} times, {len(report.faults)} faults, {time.monotonic() - start:.0f} s")
     print("\n".join(report.faults[:20]))
     return bool(report.faults)

@@ -225,6 +225,21 @@ def test_urls_say_which_tiers_there_are(document: Callable[..., dict[str, object
     assert not (folder / ".genesis-cache").exists()
 
 
+def test_a_tier_that_is_down_is_told_and_exit_code_1(
+    document: Callable[..., dict[str, object]], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A change that not every tier has is degraded, and stats say which tier is out of use and why."""
+    (folder / "file").touch()
+    tiers = ["--url", "memory://", "--url", f"disk://{folder / 'file'}"]
+    assert document("set", "key", "1", *tiers, code=1) == {"key": "key", "status": "degraded", "degraded": ["disk"]}
+    layers = document("stats", *tiers, code=1)["layer_statistics"]
+    assert (layers["l1"]["up"], layers["l2"]["up"]) == (True, False)  # type: ignore[index]  # a row for each layer
+    assert run(["stats", *tiers]) == 1
+    printed = capsys.readouterr()
+    assert "directory" in printed.out
+    assert "down: l2" in printed.err
+
+
 def test_simulate_compares_policies_on_a_trace(document: Callable[..., dict[str, object]], folder: Path) -> None:
     """Every policy is replayed on the same requests, and none beats the bound of OPT."""
     trace = folder / "trace.txt"
@@ -278,6 +293,18 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out
     for command in ("demo", "stats", "get", "set", "delete", "invalidate", "clear", "explain", "simulate", "bench"):
         assert command in printed
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    """Output into a pipe that nobody reads any more ends quietly, with exit code 1."""
+    long = b"x" * 200_000  # more than a pipe holds
+    subprocess.run([*COMMAND, "set", "long", "-"], input=long, stdout=subprocess.DEVNULL, check=True)
+    with subprocess.Popen([*COMMAND, "get", "long"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as getting:
+        assert getting.stdout is not None
+        assert getting.stderr is not None
+        getting.stdout.close()
+        assert getting.stderr.read() == b""
+        assert getting.wait() == 1
 
 
 def test_without_the_extra_it_says_what_to_install() -> None:

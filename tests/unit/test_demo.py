@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,7 +14,10 @@ from genesis_cache.demo import figures
 from genesis_cache.demo.backend import Backend
 from genesis_cache.demo.load import Progress, play
 from genesis_cache.demo.page import Page
+from genesis_cache.demo.run import Demo
+from genesis_cache.demo.screen import screen
 from genesis_cache.demo.service import service
+from genesis_cache.demo.telling import Teller
 from genesis_cache.demo.traffic import is_question, recorded
 from genesis_cache.demo.words import words
 from genesis_cache.model.errors import SettingsError
@@ -132,6 +137,20 @@ def test_the_demo_speaks_spanish(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "Tasa de aciertos" in printed
     assert "ms" in printed
     assert max(map(len, printed.splitlines())) <= 80
+
+
+async def test_a_signal_ends_the_serving(tmp_path: Path) -> None:
+    """SIGTERM, as a container gets it, stops the light traffic, and the cache can be closed in peace."""
+    spoken = words("en")
+    demo = Demo(Teller(spoken, screen(spoken, silent=True)), FAST, 0.1, tmp_path)
+    serving = asyncio.create_task(demo.serve("http://127.0.0.1:1", None))
+    missed = asyncio.Event()
+    demo.cache.on("miss", lambda _: missed.set())
+    await missed.wait()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(serving, 30)
+    assert demo.cache.analytics()["global_statistics"]["requests"] >= 1
+    await demo.cache.close()
 
 
 @pytest.mark.parametrize("language", ["en", "es"])

@@ -4,6 +4,7 @@ import gzip
 import json
 import lzma
 import random
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -19,8 +20,8 @@ SHIPPED = Path(__file__).parents[2] / "bench" / "traces"
 def written(folder: Path, text: str, name: str = "trace.txt") -> Path:
     path = folder / name
     data = text.encode()
-    pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
-    path.write_bytes(pack(data))
+    packed: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".xz": lzma.compress}
+    path.write_bytes(packed.get(path.suffix, bytes)(data))
     return path
 
 

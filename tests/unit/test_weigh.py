@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from sys import getsizeof
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -144,14 +145,14 @@ def test_a_weight_is_in_units_of_sixteen_bytes() -> None:
     assert weight_of("k", bytes(1600)) == -(-weigh("k", bytes(1600)) // WEIGHT_BYTES)
 
 
-class Counted(list[object]):
+class Counted(list[Any]):
     """A list that counts how often it is looked at."""
 
     looks = 0
 
-    def __getitem__(self, at: object) -> object:  # type: ignore[override]  # only the counting matters
+    def __getitem__(self, at: Any) -> Any:
         Counted.looks += 1
-        return super().__getitem__(at)  # type: ignore[index]  # as above
+        return super().__getitem__(at)
 
 
 def test_the_work_is_bounded() -> None:

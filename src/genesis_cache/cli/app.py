@@ -2,6 +2,7 @@
 
 # ruff: noqa: FBT002  # typer makes options of parameters and passes them by name
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,7 +12,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from genesis_cache.cli import entries, inspect, play
-from genesis_cache.cli.output import BAD_USAGE, COULD_NOT, DONE, INTERRUPTED, UsageError, complain, exit_code_of
+from genesis_cache.cli.output import COULD_NOT, DONE, INTERRUPTED, UsageError, complain, exit_code_of
 from genesis_cache.model.errors import CacheError
 
 app = typer.Typer(
@@ -51,18 +52,19 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a key or value the terminal cannot show stops nothing
     try:
-        return int(app(arguments, standalone_mode=False) or DONE)
-    except TyperException as error:
-        complain(error.format_message() or "say what to do: genesis-cache --help lists the commands")
-        return error.exit_code
-    except Abort:
-        complain("stopped: nothing was done")
-        return COULD_NOT
-    except UsageError as error:
-        complain(str(error))
-        return BAD_USAGE
-    except CacheError as error:
-        complain(str(error))
+        return int(app(arguments, prog_name="genesis-cache", standalone_mode=False) or DONE)
+    except (TyperException, UsageError, CacheError, Abort) as error:
+        complain(_sentence(error))
         return exit_code_of(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; leaving flushes into nothing
+        return COULD_NOT
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, Abort):
+        return "stopped: nothing was done"
+    told = error.format_message() if isinstance(error, TyperException) else str(error)
+    return told or "say what to do: genesis-cache --help lists the commands"

@@ -135,7 +135,8 @@ def _invalidated(where: Place, keys: list[str], tags: list[str], pattern: str | 
 def _told(done: str, document: dict[str, Any], degraded: tuple[str, ...], as_json: bool) -> int:
     status = "degraded" if degraded else "applied"
     whole = document | {"status": status, "degraded": degraded}
-    emit(whole, as_json, lambda console: console.print(done, markup=False))
+    said = f"{done}, but not everywhere" if degraded else done
+    emit(whole, as_json, lambda console: console.print(said, markup=False))
     if degraded:
         complain(f"not every tier was told: {', '.join(degraded)} could not be reached")
     return COULD_NOT if degraded else DONE

@@ -9,11 +9,11 @@ from rich.console import Console
 
 from genesis_cache.cache import Cache
 from genesis_cache.cli.options import Json, Namespace, Owner, Urls, place
-from genesis_cache.cli.output import COULD_NOT, DONE, complain, emit, table
+from genesis_cache.cli.output import COULD_NOT, DONE, amount, complain, emit, lapse, table
 from genesis_cache.cli.session import with_cache
 
-_LAYER_COLUMNS = ("entries", "size_bytes", "capacity_bytes", "hits", "misses", "p50_ms", "p99_ms", "up")
-_TIER_COLUMNS = ("layer", "tier", "present", "fresh", "age", "ttl_left", "size_bytes", "priority", "tags")
+_STATS = ("layer", "tier", "entries", "size", "capacity", "full", "up")
+_EXPLANATION = ("layer", "tier", "held", "fresh", "age", "ttl left", "size", "priority", "tags")
 
 
 def stats(urls: Urls = None, as_json: Json = False) -> int:
@@ -48,23 +48,25 @@ def explain(
 
 
 def _show_stats(console: Console, figures: dict[str, Any]) -> None:
-    layers = figures["layer_statistics"]
-    rows = [(_named(layer, row), *(row.get(name) for name in _LAYER_COLUMNS)) for layer, row in layers.items()]
-    console.print(table(("layer", *_LAYER_COLUMNS), rows))
-    console.print(table(("in this process", ""), figures["global_statistics"].items()))
-    for advice in figures.get("recommendations", ()):
-        console.print(advice if isinstance(advice, str) else advice.get("title", advice), markup=False)
+    """What every process sees alike; hits and misses are of this process, which has asked for nothing."""
+    rows = []
+    for layer, row in figures["layer_statistics"].items():
+        size, capacity = row["size_bytes"], row["capacity_bytes"]
+        full = f"{size / capacity:.0%}" if capacity else None
+        up = True if row["up"] is True else row.get("reason") or False
+        rows.append((layer, row.get("tier"), row["entries"], amount(size), amount(capacity), full, up))
+    console.print(table(_STATS, rows))
+    for advice in figures["recommendations"]:
+        console.print(advice if isinstance(advice, str) else f"{advice['title']}: {advice['action']}", markup=False)
 
 
 def _show_explanation(console: Console, explanation: dict[str, Any]) -> None:
     console.print(f"{explanation['key']}: {explanation['verdict']}. {explanation['reason']}", markup=False)
-    rows = [tuple(_told(tier.get(name)) for name in _TIER_COLUMNS) for tier in explanation["tiers"]]
-    console.print(table(_TIER_COLUMNS, rows))
-
-
-def _named(layer: str, row: dict[str, Any]) -> str:
-    return f"{layer} {row['tier']}" if "tier" in row else layer
-
-
-def _told(value: object) -> object:
-    return ", ".join(map(str, value)) or None if isinstance(value, list | tuple | set | frozenset) else value
+    rows = []
+    for tier in explanation["tiers"]:
+        held = tier["present"]
+        left = "for ever" if tier["ttl_left"] is None and held else lapse(tier["ttl_left"])
+        tags = ", ".join(tier["tags"]) or None
+        where = (tier["layer"], tier["tier"], held, tier["fresh"] if held else None)
+        rows.append((*where, lapse(tier["age"]), left, amount(tier["size_bytes"]), tier["priority"], tags))
+    console.print(table(_EXPLANATION, rows))

@@ -81,7 +81,7 @@ def _show_replay(console: Console, document: dict[str, Any]) -> None:
         (row["policy"], row["capacity"], f"{row['hit_ratio']:.2%}", f"{row['ns_per_op']:,.0f}")
         for row in document["results"]
     ]
-    title = f"{document['trace']}, {document['requests']:,} requests"
+    title = f"{Path(document['trace']).name}, {document['requests']:,} requests"
     console.print(table(("policy", "capacity", "hit ratio", "ns per request"), rows, title=title))
 
 

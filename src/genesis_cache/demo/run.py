@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -124,8 +125,7 @@ class Demo:
         elif seconds <= 0:
             return
         stop = asyncio.Event()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(name, stop.set)
+        _on_signals(stop.set, signal.SIGINT, signal.SIGTERM)
         strolling = asyncio.create_task(stroll(self.traffic, service(Backend(self.speed), self.cache), STROLL_RATE))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({stopping, strolling}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -170,6 +170,9 @@ def run(
 
 
 async def _main(demo: Demo, ends: float | None, *, serve: bool) -> dict[str, Any]:
+    task = asyncio.current_task()
+    if task is not None:
+        _on_signals(task.cancel, signal.SIGTERM)
     async with Page(lambda: demo.cache.analytics()) as page:  # noqa: PLW0108  # a restart puts another cache there
         try:
             await demo.cache.open()
@@ -193,6 +196,12 @@ def _plan(seconds: float | None, speed: float | None) -> tuple[float, float]:
     pace = speed or max(1.0, (REAL_WAITS_SECONDS / usable) ** 2)
     answers = 4 * (ANSWER_SECONDS + ROW_SECONDS) / pace  # a run ends with one, the price change waits for two
     return pace, max(0.5, min(RUN_SECONDS, (usable - answers) / 2))
+
+
+def _on_signals(react: Callable[[], object], *numbers: signal.Signals) -> None:
+    if sys.platform != "win32":  # which ends a process without asking
+        for number in numbers:
+            asyncio.get_running_loop().add_signal_handler(number, react)
 
 
 def _cache(folder: Path) -> Cache:

@@ -38,7 +38,8 @@ class Teller:
     def introduce(self, *, requests: int, objects: int, rate: float, speed: float, url: str) -> None:
         """What is about to be measured."""
         say, words, number = self.screen.say, self.words, self.words.number
-        waits = words.waits_real if speed == 1 else words.waits_scaled.format(speed=number(speed, 1))
+        scale = number(speed, 0 if speed.is_integer() else 1)
+        waits = words.waits_real if speed == 1 else words.waits_scaled.format(speed=scale)
         costs = {"row": words.ms(ROW_SECONDS * 1000), "answer": words.ms(ANSWER_SECONDS * 1000)}
         self.screen.heading(words.title)
         say(words.traffic.format(requests=number(requests), objects=number(objects)))
@@ -81,7 +82,8 @@ class Teller:
     def serving(self, url: str) -> None:
         """Where the figures go on."""
         self.screen.say("")
-        self.screen.say(self.words.serving.format(url=url), "bold")
+        self.screen.say(self.words.serving)
+        self.screen.say(url, "bold")
 
     def _rows(self, before: figures.Figures, after: figures.Figures) -> list[Row]:
         words = self.words

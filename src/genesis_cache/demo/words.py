@@ -102,7 +102,7 @@ _ENGLISH = Words(
     update_again="asked again      {took:>11}   from the cache",
     restart_title="A restart",
     restart="{asked} objects from disk, {calls} backend calls; median {p50}, p99 {p99}",
-    serving="Light traffic goes on. Figures at {url} until you press Ctrl-C.",
+    serving="Light traffic goes on until you press Ctrl-C. Its figures are at",
     stopped="Stopped; the temporary folder is gone.",
 )
 
@@ -143,7 +143,7 @@ _SPANISH = Words(
     update_again="otra vez         {took:>11}   de la caché",
     restart_title="Un reinicio",
     restart="{asked} objetos del disco, {calls} llamadas al origen; mediana {p50}, p99 {p99}",
-    serving="Sigue un tráfico ligero. Cifras en {url} hasta pulsar Ctrl-C.",
+    serving="Sigue un tráfico ligero hasta que pulse Ctrl-C. Sus cifras están en",
     stopped="Parado; la carpeta temporal ya no está.",
 )
 

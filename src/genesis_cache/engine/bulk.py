@@ -115,11 +115,8 @@ class Bulk:
         except asyncio.CancelledError as error:
             self._land_all(view, mine, ended_by(error))
             raise
-        except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
+        except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it
             self._land_all(view, mine, error)
-        except BaseException as error:  # such as SystemExit: nobody shall wait for what will not come
-            self._land_all(view, mine, error)
-            raise
         finally:
             self._land_all(view, mine, Lost.NOTHING)
             if next(iter(mine.values())).abandoned:

@@ -84,12 +84,9 @@ class Leading:
         except asyncio.CancelledError as error:
             flight.land(ended_by(error))
             raise
-        except Exception as error:  # noqa: BLE001  # the loader's own error, handed to every caller
+        except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it, not the loop
             self._rest(job, error)
             flight.land(error)
-        except BaseException as error:  # such as SystemExit: nobody shall wait for what will not come
-            flight.land(error)
-            raise
         else:
             flight.land(outcome)
         finally:
@@ -120,7 +117,7 @@ class Leading:
     async def run_load(self, view: View, load: Load, flight: Flight, stale: Entry | None = None) -> Loaded:
         """Call the loader when the namespace has a place for it; what a loader itself asks for shares its place."""
         outer = _LOADING.get()
-        if not outer:
+        if all(flight.outcome is not None for flight in outer):
             await view.space.gate.enter()
             flight.placed = True
         within = _LOADING.set((*outer, *(flight.mates or (flight,))))
@@ -194,7 +191,7 @@ class Leading:
             flight.placed = False
             view.space.gate.leave()
 
-    def _rest(self, job: Job, error: Exception) -> None:
+    def _rest(self, job: Job, error: BaseException) -> None:
         """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
         self._core.log.load_failed(job.address.key, error)
         if job.stale is not None and job.stale.extra is not None:

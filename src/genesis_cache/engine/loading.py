@@ -139,7 +139,7 @@ class Loader:
     async def _in_thread(self, call: Callable[..., object], arguments: tuple[object, ...]) -> object:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="genesis-cache-load")
-        run = partial(contextvars.copy_context().run, call, *arguments)
+        run = partial(contextvars.copy_context().run, _called, call, arguments)
         return await asyncio.get_running_loop().run_in_executor(self._pool, run)
 
     def close(self) -> None:
@@ -151,6 +151,15 @@ class Loader:
     def forget(self) -> None:
         """In a forked child: the parent's threads are not here."""
         self._pool = None
+
+
+def _called(call: Callable[..., object], arguments: tuple[object, ...]) -> object:
+    """The call's result; what no future can carry is raised as what it is in a coroutine (PEP 479)."""
+    try:
+        return call(*arguments)
+    except StopIteration as error:
+        msg = "the loader raised StopIteration"
+        raise RuntimeError(msg) from error
 
 
 async def _awaited(value: object) -> object:

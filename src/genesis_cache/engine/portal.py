@@ -30,12 +30,15 @@ class Portal:
             work.close()
             msg = "a blocking call inside the cache's own event loop would wait for itself: await the async verb there"
             raise CacheError(msg)
-        future = asyncio.run_coroutine_threadsafe(work, loop)
+        future = asyncio.run_coroutine_threadsafe(_contained(work), loop)
         try:
-            return future.result()
+            result, leave = future.result()
         except BaseException:
             future.cancel()
             raise
+        if leave is not None:
+            raise leave
+        return result  # type: ignore[return-value]  # None only where there is something to raise
 
     def _running(self) -> asyncio.AbstractEventLoop:
         loop = self._loop
@@ -74,6 +77,14 @@ class Portal:
         """In a forked child: the thread is not here."""
         self._lock = threading.Lock()
         self._loop = self._thread = None
+
+
+async def _contained(work: Coroutine[Any, Any, T]) -> tuple[T | None, BaseException | None]:
+    """What the work brings, or the exception that shall end the caller's thread and not the loop's."""
+    try:
+        return await work, None
+    except (SystemExit, KeyboardInterrupt) as leave:
+        return None, leave
 
 
 @atexit.register

@@ -15,10 +15,12 @@ from genesis_cache.model.weigh import WEIGHT_BYTES
 from genesis_cache.policies.eviction.base import Directory, EvictionPolicy, Key
 from genesis_cache.policies.eviction.registry import policy_class
 from genesis_cache.tiers.base import StoreStats
-from genesis_cache.tiers.table import SPLIT_AT, Table
+from genesis_cache.tiers.table import SHARD_MASK, SHARD_SHIFT, SPLIT_AT, Table
 
-LARGEST_SHARE = 0.25  # of the byte limit, for one entry
-CLEARED_AT_ONCE = 1_000  # entries
+LARGEST_SHARE = 0.5  # of the byte limit, for one entry
+MIRROR_EVERY = 8  # hits that the front of a large table missed: what is asked for often gets there soon enough
+MOST_VICTIMS = 4096  # of one entry: about ten milliseconds, which only an entry as heavy as so many others takes
+CLEARED_AT_ONCE = 500  # entries: about a millisecond
 
 
 class MemoryTier:
@@ -46,6 +48,7 @@ class MemoryTier:
         self._directory = Directory()
         self._finds = self._directory.finds
         self._ranks: list[EvictionPolicy | None] = [None for _ in CachePriority]  # lowest first, made when first used
+        self._met = 0  # hits on used entries that a front missed
         self._sized = 0  # entries that the policies were last told of
         self._count = 0
         self._weight = 0
@@ -74,16 +77,22 @@ class MemoryTier:
     def get(self, space: int, key: Key) -> Entry | None:
         """The entry as it is, fresh or not. ``key`` is ``(owner, key)`` for an owned entry."""
         number = space | (type(key) is not str)
-        entry = self._finds[number](key)
-        if entry is not None and entry.mark and self._tables[number].large:
-            self._mirror(number, entry)
+        table = self._tables[number]
+        entry = table.front.get(key)
+        if entry is None and table.large:
+            entry = table.shards[hash(key) >> SHARD_SHIFT & SHARD_MASK].get(key)
+            if entry is not None and entry.mark:
+                self._met += 1
+                if not self._met % MIRROR_EVERY:
+                    self._mirror(number, entry)
         return entry
 
     def put(self, entry: Entry) -> list[Entry]:
         """Add an entry, or replace the one of its key.
 
-        What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than a
-        quarter of the limit, or everything left has a higher priority. What it replaces is gone in any case.
+        What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than
+        half of the limit, everything left has a higher priority, or the room of 4,096 entries was not enough (it may
+        be the next time). What it replaces is gone in any case.
         """
         key, weight = entry.key, entry.weight
         with self._lock:
@@ -99,7 +108,7 @@ class MemoryTier:
                 return [entry]
             victims: list[Entry] = []
             while self._count >= self._max_count or self._weight + weight > self._max_weight:
-                victim = self._evict(rank, entry)
+                victim = self._evict(rank, entry, len(victims))
                 victims.append(victim)
                 if victim is entry:
                     return victims
@@ -134,10 +143,10 @@ class MemoryTier:
         """
         end = perf_counter() + budget_s
         removed = 0
-        if self._sweep is None:
-            self._sweep = self._pieces()
         while True:
             with self._lock:
+                if self._sweep is None:
+                    self._sweep = self._pieces()
                 piece = next(self._sweep, None)
                 if piece is None:
                     self._sweep = None
@@ -155,14 +164,32 @@ class MemoryTier:
         """Drop up to ``limit`` entries of a namespace, owned ones too; True when none is left."""
         with self._lock:
             for table in self._tables[space : space + 2]:
-                while limit > 0 and (entry := table.last()) is not None:
+                found = table.some(limit)
+                for entry in found:
                     self._drop(entry, "explicit")
-                    limit -= 1
+                limit -= len(found)
             return not any(table.count for table in self._tables[space : space + 2])
+
+    def after_fork(self) -> None:
+        """Make it usable in a child made by fork: if another thread was changing it, everything is forgotten."""
+        if not self._lock.locked():
+            return
+        self._lock = Lock()
+        for number, table in enumerate(self._tables):
+            table.clear()
+            self._finds[number] = table.front.get
+        self._ranks = [None for _ in CachePriority]
+        self._count = self._weight = self._sized = 0
+        self._sweep = None
 
     def items(self) -> Iterator[Entry]:
         """Every entry once; of what comes or goes while one walks, some may be missed or met twice."""
-        for piece in self._pieces():
+        pieces = self._pieces()
+        while True:
+            with self._lock:
+                piece = next(pieces, None)
+            if piece is None:
+                return
             yield from piece
 
     def stats(self) -> StoreStats:
@@ -180,10 +207,11 @@ class MemoryTier:
         with self._lock:
             faults = [fault for policy in self._policies() for fault in policy.check()]
             faults += [fault for table in self._tables for fault in table.check()]
+            entries = [entry for piece in self._pieces() for entry in piece]
             for what, counted, held in (
-                ("ordered entries", self._count, sum(1 for _ in self.items())),
+                ("ordered entries", self._count, len(entries)),
                 ("listed entries", self._count, sum(table.count for table in self._tables)),
-                ("units of weight", self._weight, sum(entry.weight for entry in self.items())),
+                ("units of weight", self._weight, sum(entry.weight for entry in entries)),
             ):
                 if counted != held:
                     faults.append(f"the memory tier counts {counted} {what} and holds {held}")
@@ -195,10 +223,6 @@ class MemoryTier:
         """Drop everything, counted for that reason. Takes time with the number of entries: for rare, grave cases."""
         for entry in list(self.items()):
             self.drop(entry, reason)
-
-    def after_fork(self) -> None:
-        """In a forked child: a lock that another thread of the parent held would never be released."""
-        self._lock = Lock()
 
     def __len__(self) -> int:
         return self._count
@@ -221,10 +245,13 @@ class MemoryTier:
         self._weight += entry.weight - old.weight
         return True
 
-    def _evict(self, rank: int, incoming: Entry) -> Entry:
-        """Take out an entry of the lowest priority there is; the incoming one is refused if that is above its own."""
+    def _evict(self, rank: int, incoming: Entry, victims: int) -> Entry:
+        """Take out an entry of the lowest priority there is.
+
+        The incoming one is refused, that is returned, if that is above its own or it has had enough victims.
+        """
         self.meter.evictions["entries" if self._count >= self._max_count else "size"] += 1
-        for policy in self._ranks[: rank + 1]:
+        for policy in self._ranks[: rank + 1] if victims < MOST_VICTIMS else ():
             if policy is not None and policy.size:
                 victim = policy.evict(incoming.weight)
                 table = self._tables[victim.space]

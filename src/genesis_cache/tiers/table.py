@@ -5,29 +5,33 @@ the entries of a large table live in shards that each are rebuilt in well under 
 days, ``front``, becomes a mirror of those that are asked for most. Whoever finds nothing in the front asks `find`.
 """
 
+from itertools import islice
+
 from genesis_cache.model.entry import Entry
 
 Key = str | tuple[str, str]
 
 SPLIT_AT = 16_384  # entries; a dict that grows to this was last rebuilt in about a millisecond
 SHARDS = 1024
+SHARD_MASK = SHARDS - 1
 MIRRORED = 8_192  # entries in the front of a large table
 _MOVED_AT_ONCE = 8  # entries moved from the front to the shards with each that is added
-_SHARD_SHIFT = 40  # a dict takes the low bits of a hash, so shards are told apart by high ones
+SHARD_SHIFT = 40  # a dict takes the low bits of a hash, so shards are told apart by high ones
 
 
 class Table:
     """Key to entry. Reading is safe from any thread; changes come from one at a time.
 
-    While a table is not ``large``, ``front`` is all of it and may be changed directly, up to `SPLIT_AT` entries.
+    While a table is not ``large``, ``front`` is all of it and may be changed directly, up to `SPLIT_AT` entries; then
+    what the front does not have is in the one of ``shards`` that the high bits of the key's hash tell.
     """
 
-    __slots__ = ("_count", "_moving", "_shards", "front", "large")
+    __slots__ = ("_count", "_moving", "front", "large", "shards")
 
     def __init__(self) -> None:
         self.front: dict[Key, Entry] = {}
         self.large = False
-        self._shards: list[dict[Key, Entry]] = []
+        self.shards: list[dict[Key, Entry]] = []
         self._moving = False
         self._count = 0
 
@@ -40,7 +44,7 @@ class Table:
         """The entry, or None."""
         entry = self.front.get(key)
         if entry is None and self.large:
-            return self._shards[hash(key) >> _SHARD_SHIFT & SHARDS - 1].get(key)
+            return self.shards[hash(key) >> SHARD_SHIFT & SHARD_MASK].get(key)
         return entry
 
     def put(self, entry: Entry) -> None:
@@ -75,16 +79,24 @@ class Table:
             self.front.clear()
         self.front[entry.key] = entry
 
-    def last(self) -> Entry | None:
-        """Some entry, at no cost; None if there is none."""
-        for part in (self.front, *self._shards):
-            if part:
-                return next(reversed(part.values()))
-        return None
+    def clear(self) -> None:
+        """Forget everything at once; ``front`` stays the same dict."""
+        self.front.clear()
+        self.shards = []
+        self.large = self._moving = False
+
+    def some(self, limit: int) -> list[Entry]:
+        """Up to so many entries, whichever come first."""
+        found = list(islice(self.front.values(), limit)) if not self.large or self._moving else []
+        for shard in self.shards:
+            if len(found) >= limit:
+                break
+            found += islice(shard.values(), limit - len(found))
+        return found
 
     def check(self) -> list[str]:
         """Compare the books with what is there."""
-        keys = set(self.front).union(*self._shards)
+        keys = set(self.front).union(*self.shards)
         faults = [] if len(keys) == self.count else [f"a table counts {self.count} entries and holds {len(keys)}"]
         faults += [f"a table's front shows another entry than its shard for {key!r}" for key in self._differing()]
         return faults
@@ -95,16 +107,17 @@ class Table:
         return [key for key, entry in self.front.items() if self._shard(key).get(key, entry) is not entry]
 
     def _shard(self, key: Key) -> dict[Key, Entry]:
-        return self._shards[hash(key) >> _SHARD_SHIFT & SHARDS - 1]
+        return self.shards[hash(key) >> SHARD_SHIFT & SHARD_MASK]
 
     def _split(self) -> None:
-        self._shards = [{} for _ in range(SHARDS)]
+        self.shards = [{} for _ in range(SHARDS)]
         self._count = len(self.front)
         self._moving = True
         self.large = True
 
     def _move(self) -> None:
         for _ in range(min(_MOVED_AT_ONCE, len(self.front))):
-            key, entry = self.front.popitem()
-            self._shard(key).setdefault(key, entry)
+            key, entry = next(reversed(self.front.items()))
+            self._shard(key).setdefault(key, entry)  # first, so that a reader finds it in one of the two
+            del self.front[key]
         self._moving = bool(self.front)

@@ -26,7 +26,7 @@ class Sketch:
     and each use that is counted then parts one pair. Halving goes segment by segment too.
     """
 
-    __slots__ = ("_added", "_counts", "_halving", "_mask", "_parting", "_period", "_prints")
+    __slots__ = ("_added", "_counts", "_due", "_halving", "_mask", "_parting", "_period", "_prints")
 
     def __init__(self) -> None:
         self._counts = [bytearray(_LEAST_SLOTS)]
@@ -34,6 +34,7 @@ class Sketch:
         self._mask = _LEAST_SLOTS - 1
         self._period = _LEAST_PERIOD
         self._added = 0
+        self._due = self._period  # how many must have been added for something to be due
         self._halving = 0  # segments that are still to be halved
         self._parting = 0  # segments, from the last one down, that still are the same as one below
 
@@ -53,7 +54,7 @@ class Sketch:
             prints[at] = print_
             counts[at] = 1
         self._added += 1
-        if self._added >= self._period or self._halving or self._parting:
+        if self._added >= self._due:
             self._work()
 
     def count(self, digest: int) -> int:
@@ -81,6 +82,7 @@ class Sketch:
         while self._mask < entries * SLOTS_PER_ENTRY - 1:
             self._double()
         self._period = max(entries * AGE_PERIOD, _LEAST_PERIOD)
+        self._due = 0
 
     def _double(self) -> None:
         while self._parting:
@@ -101,9 +103,10 @@ class Sketch:
         elif self._halving:
             self._halving -= 1
             self._counts[self._halving] = self._counts[self._halving].translate(_HALVES)
-        else:
+        elif self._added >= self._period:
             self._added = 0
             self._halving = len(self._counts)
+        self._due = 0 if self._parting or self._halving else self._period
 
     def _part(self) -> None:
         self._parting -= 1

@@ -8,6 +8,7 @@ import mmap
 import os
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -17,6 +18,7 @@ from genesis_cache.tiers.segments import layout
 from genesis_cache.tiers.segments.folder import Folder, segment_name, write_all
 from genesis_cache.tiers.segments.layout import BODY, CORE, FIRST_RECORD, GRAIN, GRAIN_BITS, RECORD, Geometry, Row
 
+_SPARE = 2  # mappings of removed segments that a process may keep until its next write or sweep
 _CHECKSUM_BYTES = 4
 _FILLERS = [bytes(size) for size in range(GRAIN)]
 
@@ -28,6 +30,12 @@ class Mapped(NamedTuple):
     view: memoryview
     checked: bytearray
     """One byte for each grain: whether the record that begins there was checked by this process."""
+
+    def let_go(self) -> None:
+        """Unmap it now, unless somebody holds a view of it: then that happens with the last view."""
+        with suppress(BufferError):
+            self.view.release()
+            self.map.close()  # other threads run meanwhile; left to the collector they would not
 
 
 class Stored(msgspec.Struct, frozen=True, gc=False):
@@ -49,8 +57,14 @@ class Segments:
 
     def close(self) -> None:
         """Let go of all of them; views that callers still hold stay valid."""
-        self.mapped.clear()
+        self._forget(list(self.mapped))
         self.stop_writing()
+
+    def _forget(self, numbers: list[int]) -> None:
+        for number in numbers:
+            mapped = self.mapped.pop(number, None)
+            if mapped is not None:
+                mapped.let_go()
 
     def stop_writing(self) -> None:
         """Close the segment that was written to; the next write opens it again."""
@@ -65,7 +79,8 @@ class Segments:
         known = self.mapped.get(number)
         if known is not None:
             return known
-        self.drop_gone()
+        if len(self.mapped) > self._geometry.segments + _SPARE:
+            self.drop_gone()
         try:
             fd = self._folder.open_file(segment_name(number), os.O_RDONLY)
         except FileNotFoundError:
@@ -92,23 +107,24 @@ class Segments:
         """Forget mappings of segments that were removed, so that their space is really given back."""
         if self.mapped:
             there = set(self._folder.segments())
-            for number in [number for number in list(self.mapped) if number not in there]:
-                self.mapped.pop(number, None)
+            self._forget([number for number in list(self.mapped) if number not in there])
 
     def envelope(self, digest: bytes, row: Row) -> memoryview | None:
         """The record's envelope if it is there, names this digest and is whole."""
         number, offset, length, checksum, _ = row
         mapped = self.open(number)
         start = offset + RECORD.size
-        if mapped is None or offset < FIRST_RECORD or start + length > len(mapped.view):
+        if mapped is None or offset < FIRST_RECORD or start + length > self._geometry.segment_bytes:
             return None
-        if CORE.unpack_from(mapped.map, offset) != (checksum, length, digest):
-            return None
-        if not mapped.checked[offset >> GRAIN_BITS]:
-            if zlib.crc32(mapped.view[offset + _CHECKSUM_BYTES : start + length]) != checksum:
+        with suppress(ValueError):  # unmapped at this moment, because it is gone
+            if CORE.unpack_from(mapped.map, offset) != (checksum, length, digest):
                 return None
-            mapped.checked[offset >> GRAIN_BITS] = 1
-        return mapped.view[start : start + length]
+            if not mapped.checked[offset >> GRAIN_BITS]:
+                if zlib.crc32(mapped.view[offset + _CHECKSUM_BYTES : start + length]) != checksum:
+                    return None
+                mapped.checked[offset >> GRAIN_BITS] = 1
+            return mapped.view[start : start + length]
+        return None
 
     def raw(self, row: Row) -> bytes:
         """A record as it lies, header and filler included; of a segment that is mapped."""
@@ -117,15 +133,17 @@ class Segments:
     def digest_at(self, row: Row) -> bytes | None:
         """The digest that the record at a row names; None where there can be no record."""
         mapped = self.open(row[0])
-        if mapped is None or not FIRST_RECORD <= row[1] <= len(mapped.view) - RECORD.size:
+        if mapped is None or not FIRST_RECORD <= row[1] <= self._geometry.segment_bytes - RECORD.size:
             return None
         start = row[1] + layout.DIGEST_AT
-        return bytes(mapped.view[start : start + 32])
+        with suppress(ValueError):  # unmapped at this moment, because it is gone
+            return mapped.map[start : start + 32]
+        return None
 
     def walk(self, number: int, start: int, end: int) -> Iterator[Stored]:
         """The records of a segment from one offset to another; stops early where the chain is broken."""
         mapped = self.open(number)
-        size = 0 if mapped is None else min(end, len(mapped.view))
+        size = 0 if mapped is None else min(end, self._geometry.segment_bytes)
         at = start
         while mapped is not None and at + RECORD.size <= size:
             checksum, length, digest, gone_at, _, priority = RECORD.unpack_from(mapped.map, at)
@@ -149,7 +167,7 @@ class Segments:
         """Delete a segment."""
         if self._writing[0] == number:
             self.stop_writing()
-        self.mapped.pop(number, None)
+        self._forget([number])
         self._folder.remove(segment_name(number))
 
     def write(self, number: int, data: bytes | bytearray, at: int) -> None:

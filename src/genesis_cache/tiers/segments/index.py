@@ -63,12 +63,8 @@ class Index:
             os.close(fd)
 
     def flush(self) -> None:
-        """Bring the whole index to the disk."""
-        self.map.flush()
-
-    def flush_books(self) -> None:
-        """Bring the first page, where header and states are, to the disk."""
-        self.map.flush(0, layout.PAGE)
+        """Bring the index to the disk; by the file, because flushing a mapping would stop all other threads."""
+        os.fsync(self.fd)
 
     # --- header and state ---------------------------------------------------------------------------------------
 
@@ -103,6 +99,15 @@ class Index:
         if known is None or known.generation != self.words[layout.LIVE_GENERATION]:
             known = self._state = self.newest()
         return known
+
+    @property
+    def drops(self) -> int:
+        """How many segments were ever removed; where it has changed, mappings may keep the space of some."""
+        return self.words[layout.LIVE_DROPS]
+
+    def count_drop(self) -> None:
+        """Note that a segment was removed."""
+        self.words[layout.LIVE_DROPS] += 1
 
     def write_state(self, state: State) -> None:
         """Make a changed state the newest: first itself, in the place of the older one, then the live words."""

@@ -104,7 +104,7 @@ def _begin_use(folder: Folder, index: Index, state: State, geometry: Geometry) -
     state.clean = 0
     state.boot = boot_identity()
     index.write_state(state)
-    index.flush_books()
+    index.flush()
 
 
 def _is_whole(folder: Folder, geometry: Geometry, number: int) -> bool:
@@ -152,4 +152,4 @@ def leave_clean(index: Index, log: Log, state: State) -> None:
     index.flush()
     state.clean = 1
     index.write_state(state)
-    index.flush_books()
+    index.flush()

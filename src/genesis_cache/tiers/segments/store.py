@@ -54,6 +54,7 @@ from genesis_cache.tiers.segments.parts import Parts
 from genesis_cache.tiers.segments.writing import Batch, VersionOf
 
 VIEW_FROM = 64 * 1024  # bytes from which an envelope is handed out without copying it
+SWEEP_PATIENCE_S = 0.1  # how long upkeep waits for a writer before it leaves its work for the next round
 OPEN_PATIENCE_S = 30.0  # how long an opener waits for another that makes or recovers the store
 
 KNOWN_SLOTS = 4096  # places of records read lately, remembered by a process: about a megabyte
@@ -106,6 +107,7 @@ class SegmentStore:
         self._batch: Batch | None = None
         self._sweep_at = 0
         self._recount = False
+        self._drops_seen = 0
         # what `get` needs, flat: the mapped index (None while closed), its geometry, the segments, whether to mark
         self._view: mmap.mmap | None = None
         self._buckets_at = self._buckets = 1
@@ -227,9 +229,9 @@ class SegmentStore:
             view[used_at] = 1
         try:
             mapped, whole, _ = self._mapped[segment]
-        except KeyError:
+            return mapped[start:end] if end - start < VIEW_FROM else whole[start:end]
+        except (KeyError, ValueError):  # gone, or unmapped by another thread
             return self._search(view, digest)
-        return mapped[start:end] if end - start < VIEW_FROM else whole[start:end]
 
     def _search(self, view: mmap.mmap, digest: bytes) -> Buffer | None:
         """Find the slot, and remember it if its record was checked before: next time it only has to be unchanged."""
@@ -248,16 +250,17 @@ class SegmentStore:
             mapped, whole, checked = self._mapped[segment]
             if not checked[offset >> GRAIN_BITS] or _core(mapped, offset) != (checksum, length, digest):
                 return self._look_closer(digest)
-        except (KeyError, IndexError, struct.error):
+            start = offset + _RECORD_SIZE
+            envelope = mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
+        except (KeyError, IndexError, ValueError, struct.error):  # gone, damaged, or unmapped by another thread
             return self._look_closer(digest)
         used_at = bucket + USED_AT + at
         if self._marks and not view[used_at]:
             view[used_at] = 1
-        start = offset + _RECORD_SIZE
         if len(self._known) >= KNOWN_SLOTS:
             self._known.clear()
         self._known[digest] = (found, fingerprint, row_at, row, gone_at, used_at, segment, start, start + length)
-        return mapped[start : start + length] if length < VIEW_FROM else whole[start : start + length]
+        return envelope
 
     def _look_closer(self, digest: bytes) -> Buffer | None:
         """The first read of a record in this process, or a slot and a record that do not agree."""
@@ -313,9 +316,10 @@ class SegmentStore:
 
     def commit(self, changes: Sequence[Change]) -> list[Receipt]:
         """Apply a batch, waiting at most two seconds for other writers."""
-        self._stay_writable()
+        parts = self._stay_writable()
         self._lock.wait()
         try:
+            self._give_back(parts)
             return self._with_batch(lambda batch: batch.apply(changes))
         finally:
             self._lock.free()
@@ -331,6 +335,13 @@ class SegmentStore:
             return self._with_batch(lambda batch: batch.apply(changes) if batch.fits(changes) else None)
         finally:
             self._lock.free()
+
+    def _give_back(self, parts: Parts) -> None:
+        """Unmap what other processes have removed."""
+        if parts.index.drops != self._drops_seen:
+            self._drops_seen = parts.index.drops
+            with in_words("look at its files"):
+                parts.segments.drop_gone()
 
     def _stay_writable(self) -> Parts:
         """Refuse to write where that cannot be; begin anew where somebody deleted the store under us."""
@@ -435,7 +446,7 @@ class SegmentStore:
         now = self._wall()
         seen = upkeep.expired(parts.index, self._sweep_at, now)
         went = 0
-        if seen and self._marks and self._lock.take():
+        if seen and self._locked_soon():
             try:
                 state = self._begun(parts)
                 went = upkeep.clear_expired(parts.index, state, seen, now)
@@ -450,13 +461,23 @@ class SegmentStore:
 
     def _end_round(self, parts: Parts, now: float) -> None:
         """What a round of sweeping ends with: slots counted again if damage was met, and files given back."""
-        if self._marks and self._lock.take():
+        if self._locked_soon():
             try:
                 state = self._recovered(parts) if self._recount else self._begun(parts)
                 self._recount = False
                 eviction.drop_expired(parts, state, now)
             finally:
                 self._lock.free()
+
+    def _locked_soon(self) -> bool:
+        """The writer lock for upkeep, if writers leave it free for a moment."""
+        if not self._marks:
+            return False
+        try:
+            self._lock.wait(SWEEP_PATIENCE_S)
+        except StoreError:
+            return False
+        return True
 
     def stats(self) -> StoreStats:
         """The figures as the newest state has them, and the bytes of all files."""
