@@ -14,7 +14,6 @@ from typing import Any
 from genesis_cache.engine.core import Core
 from genesis_cache.model.entry import Entry
 from genesis_cache.policies.freshness import gone
-from genesis_cache.tiers.memory import MemoryTier
 
 SLICE_S = 0.001  # the longest the clean-up of memory holds the loop
 PAUSE_S = 0.005  # between two slices
@@ -30,10 +29,9 @@ class Background:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._scheduled: set[Callable[[], Job]] = set()
+        self._once: dict[Callable[[], Job], asyncio.Task[object]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._reaping = False
-        self._paying = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.payer: Callable[[], Coroutine[object, object, bool]] | None = None
 
     def spawn(self, job: Job) -> asyncio.Task[object]:
@@ -53,34 +51,21 @@ class Background:
         if not task.cancelled() and (error := task.exception()) is not None:
             logging.getLogger("genesis_cache").error("background work failed", exc_info=error)
 
-    def track(self, job: Job) -> None:
-        """Run a write behind; `drain` waits for it."""
-        self.spawn(job)
-
     def soon(self, job: Callable[[], Job]) -> None:
-        """Run a job at the loop's next turn, once however often it is asked for until then."""
-        if job not in self._scheduled:
-            self._scheduled.add(job)
-            self.spawn(self._once(job))
-
-    async def _once(self, job: Callable[[], Job]) -> None:
-        self._scheduled.discard(job)
-        await job()
+        """Run a job behind, unless it is under way; one that its event loop took with it is not."""
+        running = self._once.get(job)
+        if running is None or running.done() or running.get_loop().is_closed():
+            self._once[job] = self.spawn(job())
 
     # -- debts -------------------------------------------------------------------------------------------------------
 
     def pay_later(self) -> None:
         """Tell the far tiers what they are owed, again and again until all is paid."""
-        if not self._paying and self.payer is not None:
-            self._paying = True
-            self.spawn(self._pay())
+        self.soon(self._pay)
 
     async def _pay(self) -> None:
-        try:
-            while self.payer is not None and not self._core.closed and not await self.payer():  # noqa: ASYNC110  # tries
-                await asyncio.sleep(RETRY_S)
-        finally:
-            self._paying = False
+        while self.payer is not None and not self._core.closed and not await self.payer():  # noqa: ASYNC110  # tries
+            await asyncio.sleep(RETRY_S)
 
     # -- clean-up ----------------------------------------------------------------------------------------------------
 
@@ -95,7 +80,18 @@ class Background:
             if (clean := wake()) is not None:
                 clean()
 
-        self._timer = asyncio.get_running_loop().call_later(interval, tick)
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(interval, tick)
+
+    def stay_awake(self) -> None:
+        """Go on with the clean-up and the debts on this event loop, if the one they were on is no more."""
+        if self._timer is not None and self._loop is not None and not self._loop.is_closed():
+            return
+        if not self._core.opened or asyncio._get_running_loop() is None:  # noqa: SLF001  # no public "or None"
+            return
+        self.start()
+        if any(lane.owed for lane in self._core.lanes):
+            self.pay_later()
 
     def clean(self) -> None:
         """Remove what expired everywhere, in slices, and set the next time."""
@@ -109,19 +105,16 @@ class Background:
     def reap(self) -> None:
         """Free the memory of what is dead, a slice at a time."""
         memory = self._core.memory
-        if memory is not None and not self._reaping and len(memory):
-            self._reaping = True
-            self.spawn(self._reap(memory))
+        if memory is not None and len(memory):
+            self.soon(self._reap)
 
-    async def _reap(self, memory: MemoryTier) -> None:
-        core = self._core
-        try:
+    async def _reap(self) -> None:
+        core, memory = self._core, self._core.memory
+        while memory is not None and not core.closed:
             memory.sweep(core.clock.now(), SLICE_S, self.doomed)
-            while memory.sweeping and not core.closed:
-                await asyncio.sleep(PAUSE_S)
-                memory.sweep(core.clock.now(), SLICE_S, self.doomed)
-        finally:
-            self._reaping = False
+            if not memory.sweeping:
+                break
+            await asyncio.sleep(PAUSE_S)
 
     def doomed(self, entry: Entry, now: float) -> bool:
         """Whether nothing can serve the entry any more: past its times, or below a floor."""
@@ -149,6 +142,5 @@ class Background:
     def forget(self) -> None:
         """In a forked child: the parent's jobs and timers are not ours."""
         self._tasks.clear()
-        self._scheduled.clear()
-        self._timer = None
-        self._reaping = self._paying = False
+        self._once.clear()
+        self._timer = self._loop = None

@@ -32,20 +32,21 @@ REMEMBERED_ADDRESSES = 4096  # of a view: about a megabyte
 class Lane:
     """A far tier: where it stands, what it did, and what it has not been told yet.
 
-    While something is owed, the tier's own past is not believed: reads of it are misses until the debt is paid.
+    While something is owed, the tier's own past is not believed: reads of it are misses until the debt is paid. While
+    changes are on their way to it behind their callers, reads of their keys are answered from the changes.
     """
 
-    __slots__ = ("get", "kills", "label", "meter", "queued", "reads", "removes", "tier")
+    __slots__ = ("_wall", "_way", "get", "kills", "label", "meter", "reads", "removes", "tier")
 
-    def __init__(self, label: str, tier: Tier) -> None:
+    def __init__(self, label: str, tier: Tier, wall: Callable[[], float]) -> None:
         self.label = label
         self.tier = tier
+        self._wall = wall
+        self._way: dict[bytes, Change] = {}
         self.meter = LayerMeter()
         self.reads = 0
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
-        self.queued: dict[bytes, Change] = {}
-        """Under ``WRITE_BEHIND``: what the tier has not been told yet of these keys, the latest of each."""
         self.get: Callable[[Address], Buffer | Awaitable[Buffer | None] | None] = tier.get
         """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
@@ -61,42 +62,42 @@ class Lane:
                 self.kills.append(change)
             else:
                 self.removes[change.address.digest] = Remove(change.address)
-        self._choose()
+        self._route()
 
     def paid(self, kills: int, removes: Mapping[bytes, Remove]) -> None:
         """The tier was told its first so many kills and these removals; what came meanwhile is still owed."""
         self.kills = self.kills[kills:]
         self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
-        self._choose()
+        self._route()
 
-    def queue(self, changes: Sequence[Change]) -> None:
-        """These changes are on their way behind the caller: reads see them as if they were there."""
-        for change in changes:
-            if not isinstance(change, Kill):
-                self.queued[change.address.digest] = change
-        self._choose()
+    def send(self, changes: Sequence[Change]) -> None:
+        """Changes are on their way to the tier; their callers read them from now on."""
+        self._way |= {change.address.digest: change for change in changes if not isinstance(change, Kill)}
+        self._route()
 
-    def written(self, changes: Sequence[Change]) -> None:
-        """These changes have reached the tier, or are owed."""
+    def arrived(self, changes: Sequence[Change]) -> None:
+        """What was sent is there, or owed."""
         for change in changes:
-            if not isinstance(change, Kill) and self.queued.get(change.address.digest) is change:
-                del self.queued[change.address.digest]
-        self._choose()
+            if not isinstance(change, Kill) and self._way.get(change.address.digest) is change:
+                del self._way[change.address.digest]
+        self._route()
 
     async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
         """As `Tier.get_many`, with what is on its way."""
-        answers = await self.tier.get_many(addresses)
-        if not self.queued:
-            return answers
-        pairs = zip(addresses, answers, strict=True)
-        return [_said(change) if (change := self.queued.get(a.digest)) else found for a, found in pairs]
+        if not self._way:
+            return await self.tier.get_many(addresses)
+        rest = iter(await self.tier.get_many([address for address in addresses if address.digest not in self._way]))
+        return [self._on_way(address) if address.digest in self._way else next(rest) for address in addresses]
 
-    def _choose(self) -> None:
-        self.get = _nothing if self.owed else self._get_queued if self.queued else self.tier.get
+    def _route(self) -> None:
+        self.get = _nothing if self.owed else self._first_on_way if self._way else self.tier.get
 
-    def _get_queued(self, address: Address) -> Buffer | Awaitable[Buffer | None] | None:
-        change = self.queued.get(address.digest)
-        return self.tier.get(address) if change is None else _said(change)
+    def _first_on_way(self, address: Address) -> Buffer | Awaitable[Buffer | None] | None:
+        return self._on_way(address) if address.digest in self._way else self.tier.get(address)
+
+    def _on_way(self, address: Address) -> Buffer | None:
+        change = self._way[address.digest]
+        return change.envelope if isinstance(change, Put) and self._wall() < change.gone_at else None
 
     def seq(self) -> int:
         """The last sequence of the tier's own log; 0 while it cannot be told."""
@@ -106,10 +107,6 @@ class Lane:
 
 def _nothing(_: Address) -> None:
     return None
-
-
-def _said(change: Change) -> bytes | None:
-    return change.envelope if isinstance(change, Put) else None
 
 
 class Space:
@@ -171,7 +168,7 @@ class Core:
         self.memory = memory
         labels = [f"l{n}" for n in range(1, len(far) + 2)]
         self.near_label = labels.pop(near_position) if memory is not None else ""
-        self.lanes = tuple(Lane(label, tier) for label, tier in zip(labels, far, strict=False))
+        self.lanes = tuple(Lane(label, tier, clock.wall) for label, tier in zip(labels, far, strict=False))
         self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
         self.authority = self.lanes[-1] if self.lanes else None
         self.near_meter = memory.meter if memory is not None else LayerMeter()

@@ -1,6 +1,5 @@
 """The engine: one per cache, shared by views, loops and threads. Wires the roads; opens, closes, survives a fork."""
 
-import asyncio
 import contextlib
 import os
 import threading
@@ -42,10 +41,10 @@ class Engine:
         self.portal = Portal()
         self.explaining = Explaining(self.core, self.hearing)
         self.background.payer = self.writing.pay
+        self.hearing.keeper = self.background.stay_awake
         self.reading.opener = self.open
         self.core.events.changed = self._look_at_hits
         self.core.log.changed = self._look_at_hits
-        self._loop: asyncio.AbstractEventLoop | None = None
         for lane in self.core.lanes:
             self._watch(lane)
         _engines.add(self)
@@ -88,10 +87,7 @@ class Engine:
                 if not self.core.opened:
                     self.hearing.listen()
                     self.core.opened = True
-        loop = asyncio.get_running_loop()
-        if self._loop is None or self._loop.is_closed():
-            self._loop = loop
-            self.background.start()
+        self.background.stay_awake()
 
     async def close(self) -> None:
         """Finish what is under way, write what is queued, let go of everything. Every later call raises CacheClosed."""
@@ -119,7 +115,6 @@ class Engine:
         self.reading.forget()
         self.portal.forget()
         self.core.floors.heard_until = NEVER
-        self._loop = None
         if self.core.memory is not None:
             self.core.memory.after_fork()
 

@@ -5,6 +5,8 @@ embedded tier is one read of shared memory, and applies what is new. So no timer
 in one process and the others, and a stalled loop cannot serve what it has not checked.
 """
 
+from collections.abc import Callable
+
 from genesis_cache.engine.core import Core, Lane, MapKey
 from genesis_cache.model.notice import Kind, Notice, Position
 
@@ -15,17 +17,20 @@ NEVER = 0.0  # before every reading of the clock: each hit takes the judged path
 class Hearing:
     """Keeps the floors up to date with the log of the widest shared tier."""
 
-    __slots__ = ("_core", "_expected", "_heard", "interval_s")
+    __slots__ = ("_core", "_expected", "_heard", "interval_s", "keeper")
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._heard: Position | None = None
         self._expected: dict[tuple[int, MapKey], list[int]] = {}
+        self.keeper: Callable[[], None] = _nobody
+        """Called at each look: whether the work behind has an event loop to run on."""
         self.interval_s = min(HEAR_EVERY_S, core.settings.cache_max_staleness / 4)
 
     def listen(self) -> None:
         """Take in what the log says now, then let hits be quick for a moment, unless somebody wants to see each."""
         core = self._core
+        self.keeper()
         if core.authority is not None:
             position = core.authority.tier.position()
             if position is not None and position != self._heard:
@@ -102,3 +107,7 @@ class Hearing:
         entry = core.memory.get(space.number, key) if core.memory is not None else None
         if entry is not None and entry.seq < notice.seq and core.memory is not None:
             core.memory.drop(entry, "invalidated")
+
+
+def _nobody() -> None:
+    """Nobody asked to be called."""

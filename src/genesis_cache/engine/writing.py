@@ -24,6 +24,7 @@ from genesis_cache.policies.placement import far_wanted, near_wanted
 from genesis_cache.tiers.base import Change, Kill, Put, Receipt, Remove
 
 Lanes = Sequence[tuple[Lane, Sequence[Change]]]
+Queued = Awaitable[list[Receipt] | None] | None
 Written = Sequence[tuple[tuple[int, MapKey], Entry | None]]
 
 DONE = Outcome()
@@ -137,8 +138,12 @@ class Writing:
 
     async def _demote(self) -> None:
         """Keep below what memory had no room for, where a far tier would take it and does not hold it yet."""
+        while self._victims:
+            victims, self._victims = self._victims, []
+            await self._keep_below(victims)
+
+    async def _keep_below(self, victims: Sequence[Entry]) -> None:
         core = self._core
-        victims, self._victims = self._victims, []
         lane, now = core.lanes[0], core.clock.now()
         changes: list[Change] = []
         for victim in victims:
@@ -296,42 +301,65 @@ class Writing:
         return self._commit_lanes(lanes, written)
 
     async def _commit_behind(self, lanes: Lanes, written: Written) -> Outcome:
+        """Have the tiers queue their changes at once, so that not even the end of this event loop loses them."""
         for lane, batch in lanes:
-            lane.queue(batch)
-        self._background.spawn(self._commit_queued(lanes, written))
+            lane.send(batch)
+        queued = [None if lane.owed else lane.tier.commit(batch) for lane, batch in lanes]
+        task = self._background.spawn(self._answers(lanes, queued, behind=True))
+        task.add_done_callback(lambda ended: self._arrived(lanes, written, ended))
         return DONE
 
-    async def _commit_queued(self, lanes: Lanes, written: Written) -> None:
-        try:
-            await self._commit_lanes(lanes, written)
-        finally:
-            for lane, batch in lanes:
-                lane.written(batch)
+    def _arrived(self, lanes: Lanes, written: Written, ended: asyncio.Task[object]) -> None:
+        answers: Any = () if ended.cancelled() or ended.exception() is not None else ended.result()
+        self._settle(written, answers)
+        for lane, batch in lanes:
+            lane.arrived(batch)
 
     async def _commit_lanes(self, lanes: Lanes, written: Written) -> Outcome:
         answers: Sequence[list[Receipt] | None] = ()
         try:
-            if len(lanes) == 1:
-                answers = [await self._commit_lane(*lanes[0])]
-            else:
-                answers = await asyncio.gather(*(self._commit_lane(lane, batch) for lane, batch in lanes))
+            answers = await self._answers(
+                lanes, [None if lane.owed else lane.tier.commit(batch) for lane, batch in lanes]
+            )
         finally:
-            receipts = (answers[-1] if answers else None) or ()
-            for n, (place, entry) in enumerate(written):
-                self._settle_near(place, entry, receipts[n] if receipts else Receipt())
+            self._settle(written, answers)
         if None not in answers:
             return DONE
         return Outcome(
             tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
         )
 
+    def _settle(self, written: Written, answers: Sequence[list[Receipt] | None]) -> None:
+        receipts = (answers[-1] if answers else None) or ()
+        for n, (place, entry) in enumerate(written):
+            self._settle_near(place, entry, receipts[n] if receipts else Receipt())
+
+    async def _answers(
+        self, lanes: Lanes, queued: Sequence[Queued], *, behind: bool = False
+    ) -> Sequence[list[Receipt] | None]:
+        """The receipts of each tier."""
+        if len(lanes) == 1:
+            return [await self._answer(*lanes[0], queued[0], behind=behind)]
+        return await asyncio.gather(
+            *(self._answer(lane, batch, one, behind=behind) for (lane, batch), one in zip(lanes, queued, strict=True))
+        )
+
     async def _commit_lane(self, lane: Lane, batch: Sequence[Change]) -> list[Receipt] | None:
-        """One tier's receipts, or None: then the changes are owed, as they are when the caller is cancelled."""
+        return await self._answer(lane, batch, None if lane.owed else lane.tier.commit(batch))
+
+    async def _answer(
+        self, lane: Lane, batch: Sequence[Change], queued: Queued, *, behind: bool = False
+    ) -> list[Receipt] | None:
+        """One tier's receipts, or None: then the changes are owed, as they are when the caller is cancelled.
+
+        Not so ``behind``: what is cancelled with its event loop is in the tier's queue, and is written from there.
+        """
         try:
-            receipts = None if lane.owed else await lane.tier.commit(batch)
+            receipts = None if queued is None else await queued
         except asyncio.CancelledError:
-            lane.owe(batch)
-            self._background.pay_later()
+            if not behind:
+                lane.owe(batch)
+                self._background.pay_later()
             raise
         if receipts is None:
             lane.owe(batch)
@@ -351,7 +379,6 @@ class Writing:
                 if kills and lane is core.authority:
                     self._hearing.start_over()
         return not any(lane.owed for lane in core.lanes)
-
 
 
 def _plain_key(key: MapKey) -> str:
