@@ -36,26 +36,30 @@ _PLAIN = frozenset({int, str, bool, bytes, type(None)})  # equal and of one such
 _WRAPPER = """
 {head} _wrapper({parameters}):
     {key}
-    _entry = _lookup(_key)
-    if _entry is not None:
-        if _entry.epoch is _floors.epoch and _floors.heard_until > (_now := _clock()) and _now < _entry.quick_until:
-            if not _entry.mark:
-                _entry.mark = True
-            _meter.near_hits += 1
-            return _entry.value
-    return {wait} _miss(_key{arguments})
+    _cached_entry = _cached_lookup(_cached_key)
+    if _cached_entry is not None:
+        if (
+            _cached_entry.epoch is _cached_floors.epoch
+            and _cached_floors.heard_until > (_cached_now := _cached_clock())
+            and _cached_now < _cached_entry.quick_until
+        ):
+            if not _cached_entry.mark:
+                _cached_entry.mark = True
+            _cached_meter.near_hits += 1
+            return _cached_entry.value
+    return {wait} _cached_miss(_cached_key{arguments})
 
 def _key_of({parameters}):
     {key}
-    return _key
+    return _cached_key
 """
 
 _REMEMBERED_KEY = """try:
-        _key = _known(({signs}))
+        _cached_key = _cached_known(({signs}))
     except TypeError:
-        _key = None
-    if _key is None:
-        _key = _make_key({names})"""
+        _cached_key = None
+    if _cached_key is None:
+        _cached_key = _cached_make_key({names})"""
 
 
 class CachedFunction(Protocol[P, R_co]):
@@ -151,13 +155,16 @@ class _Wrapping:
             key=self._key_lines(arguments),
         )
         core = self.engine.core
-        names = self.names | {"_lookup": self.view.lookup, "_floors": core.floors, "_clock": core.clock.now}
-        names |= {
-            "_meter": self.view.space.meter,
-            "_miss": self._miss if self.is_async else self._miss_blocking,
-            "_known": self.known.get,
+        names = self.names | {
+            "_cached_lookup": self.view.lookup,
+            "_cached_floors": core.floors,
+            "_cached_clock": core.clock.now,
+            "_cached_meter": self.view.space.meter,
+            "_cached_miss": self._miss if self.is_async else self._miss_blocking,
+            "_cached_known": self.known.get,
+            "_cached_type": type,
         }
-        names["_make_key"] = self._make_key if self.key_function is None else self.key_function
+        names["_cached_make_key"] = self._make_key if self.key_function is None else self.key_function
         exec(compile(source, f"<cached {self.function.__qualname__}>", "exec"), names)  # noqa: S102  # made of parsed names only
         wrapper = names["_wrapper"]
         update_wrapper(wrapper, self.function)
@@ -189,24 +196,24 @@ class _Wrapping:
                 text = f"**{text}"
             passed.append(f"{text}={text}" if parameter.kind is parameter.KEYWORD_ONLY else text)
             if parameter.default is not parameter.empty:
-                self.names[f"_default_{n}"] = parameter.default
-                text += f"=_default_{n}"
+                self.names[f"_cached_default_{n}"] = parameter.default
+                text += f"=_cached_default_{n}"
             parts.append(text)
         if slash:
             parts.append("/")
         return ", ".join(parts), ", ".join(passed)
 
     def _key_lines(self, arguments: str) -> str:
-        """The lines that set ``_key``."""
+        """The lines that set ``_cached_key``."""
         parameters = self.signature.parameters.values()
         if self.key_function is not None:
-            return f"_key = _make_key({arguments})"
+            return f"_cached_key = _cached_make_key({arguments})"
         if self.template is not None and not self.template.slots:
-            return "_key = _make_key()"
+            return "_cached_key = _cached_make_key()"
         names = [parameter.name for parameter in parameters]
         if not names or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
-            return f"_key = _make_key({', '.join(names)})"
-        signs = ", ".join(f"{name}, type({name})" for name in names)
+            return f"_cached_key = _cached_make_key({', '.join(names)})"
+        signs = ", ".join(f"{name}, _cached_type({name})" for name in names)
         return _REMEMBERED_KEY.format(signs=signs, names=", ".join(names))
 
     # -- keys ---------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ Queued = Awaitable[list[Receipt] | None] | None
 Written = Sequence[tuple[tuple[int, MapKey], Entry | None]]
 
 DONE = Outcome()
+Victim = tuple[Entry, int, int]  # with the token and the nearest log's sequence of the moment it left memory
 DEMOTE_PER_TURN = 256  # victims looked at once; the rest of a burst is let go
 
 
@@ -38,7 +39,7 @@ class Writing:
         self._core = core
         self._hearing = hearing
         self._background = background
-        self._victims: list[Entry] = []
+        self._victims: list[Victim] = []
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class Writing:
             if wants:
                 core.events.emit("evict", key=_plain_key(victim.key), layer=core.near_label, reason="size")
             if core.lanes and len(self._victims) < DEMOTE_PER_TURN:
-                self._victims.append(victim)
+                self._victims.append((victim, core.fills.begin(), core.lanes[0].seq()))
 
     def _after_puts(self) -> None:
         if self._victims:
@@ -140,13 +141,18 @@ class Writing:
         """Keep below what memory had no room for, where a far tier would take it and does not hold it yet."""
         while self._victims:
             victims, self._victims = self._victims, []
-            await self._keep_below(victims)
+            try:
+                await self._keep_below(victims)
+            finally:
+                for _ in victims:
+                    self._core.fills.end()
 
-    async def _keep_below(self, victims: Sequence[Entry]) -> None:
+    async def _keep_below(self, victims: Sequence[Victim]) -> None:
         core = self._core
         lane, now = core.lanes[0], core.clock.now()
+        self._hearing.listen()
         changes: list[Change] = []
-        for victim in victims:
+        for victim, token, seq in victims:
             extra = victim.extra
             if judge(victim, now) is not Verdict.FRESH or (extra is not None and (extra.sensitive or extra.tiers)):
                 continue
@@ -156,13 +162,15 @@ class Writing:
             address = address_of(view.scope, _plain_key(victim.key))
             answer = lane.get(address)
             held = await answer if isinstance(answer, Awaitable) else answer
-            if held is None:
+            alive = core.fills.alive(token, (view.space.number, victim.key)) and core.living(victim)
+            if held is None and alive:
                 record = stored_record(core, address, victim)
                 try:
                     envelope = core.codec.encode(record)
                 except SerializationError:
                     continue
-                changes.append(Put(address, envelope, record.gone_at, victim.seq, record.version, int(record.priority)))
+                since = victim.seq if lane is core.authority else seq  # each log has sequences of its own
+                changes.append(Put(address, envelope, record.gone_at, since, record.version, int(record.priority)))
         if changes and not lane.owed:
             await lane.tier.commit(changes)
 
