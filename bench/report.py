@@ -23,6 +23,7 @@ PEERS = (
 )
 
 
+_SMOKE = "**A smoke run: sizes are small and rounds few, so that no figure here means anything.**"
 _READING = (
     "Cases of one table take turns in one process, several rounds; figures are medians. Read the ratios: absolute "
     "times move with the machine and with what else runs on it. The peers run with their defaults unless the row says "
@@ -56,14 +57,14 @@ class Section(msgspec.Struct):
     verdicts: list[Verdict] = []
 
 
-def page(sections: Sequence[Section], command: str) -> str:
+def page(sections: Sequence[Section], command: str, *, quick: bool) -> str:
     """All sections as Markdown, the contract's rows first."""
     verdicts = [_cells(verdict) for section in sections for verdict in section.verdicts]
     parts = [
         "# Benchmark results",
         f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
         _machine(),
-        _READING,
+        _SMOKE if quick else _READING,
         "## What was to be reached",
         _markdown(Table("", ["work", "at least", "measured", ""], verdicts)),
     ]

@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run what the arguments ask for; speed never makes the exit code anything but 0, a broken section does."""
     asked = _parser().parse_args(arguments)
     if asked.section:
+        sys.path.append(str(HERE))  # hit_ratio.py is also a program of its own, which finds its neighbour beside it
         section: Section = importlib.import_module(f"bench.{asked.section}").section(quick=asked.quick)
         sys.stdout.write(msgspec.json.encode(section).decode() + "\n")
         return 0
@@ -31,7 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
             broken.append(name)
         else:
             sections.append(section_or_none)
-    text = page(sections, " ".join(["python -m bench", *(arguments if arguments is not None else sys.argv[1:])]))
+    command = " ".join(["python -m bench", *(arguments if arguments is not None else sys.argv[1:])])
+    text = page(sections, command, quick=asked.quick)
     sys.stdout.write(text)
     target = asked.out or (None if asked.quick or asked.only else HERE / "RESULTS.md")
     if target is not None and not broken:

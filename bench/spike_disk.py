@@ -5,6 +5,8 @@ operation (interleaved rounds, medians), what a reading child does after damage 
 ``kill -9`` of writers, and what happens at the size limit.
 """
 
+# ruff: noqa: D102  # the verbs of every engine are those of `Engine`
+
 import multiprocessing
 import os
 import random

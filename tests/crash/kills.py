@@ -1,9 +1,9 @@
 """Kills writers of a disk store with SIGKILL at random moments and proves what is left: ``kills.py --kills 500``.
 
-Each writer owns some keys and notes in shared memory, before and after each commit, what it is about to do and what was
-acknowledged. Writers also read everybody's keys. Then and after the kill every value that can be read must name its key,
-be whole, be no older than what was acknowledged and no newer than what was attempted; what was removed stays away; a view
-that was handed out never changes; the books agree.
+Each writer owns some keys and notes in shared memory, before and after each commit, what it is about to do and what
+was acknowledged. Writers also read everybody's keys. Then and after the kill every value that can be read must name its
+key, be whole, be no older than what was acknowledged and no newer than what was attempted; what was removed stays away;
+a view that was handed out never changes; the books agree.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import pytest
 
 from genesis_cache.model.entry import CachePriority, Entry, Extra
 from genesis_cache.model.meter import LayerMeter
-from genesis_cache.tiers.memory import MIRROR_EVERY, MemoryTier
+from genesis_cache.tiers.memory import MIRROR_EVERY, MOST_VICTIMS, MemoryTier
 from genesis_cache.tiers.table import SPLIT_AT
 
 POLICIES = ["ADAPTIVE", "LRU", "LFU", "S3FIFO", "TINYLFU"]
@@ -153,15 +153,28 @@ def test_no_limit_is_no_limit(tiers: Tiers) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_too_large_an_entry_is_not_admitted(tiers: Tiers, policy: str) -> None:
-    """An entry above a quarter of the bytes stays out, others stay in, and its older value is not left behind."""
+    """An entry above half of the bytes stays out, others stay in, and its older value is not left behind."""
     tier = tiers(units=100, policy=policy)
     tier.put(entry_of("small"))
     tier.put(entry_of("large"))
-    large = entry_of("large", weight=26)
+    large = entry_of("large", weight=51)
     assert tier.put(large) == [large]
     assert tier.get(0, "large") is None
     assert tier.get(0, "small") is not None
     assert tier.stats().evictions == {"size": 1}
+
+
+def test_a_heavy_entry_gets_its_room_in_bounded_steps(tiers: Tiers) -> None:
+    """One put evicts no more than a few thousand entries; an entry that needs more room is admitted when it returns."""
+    tier = tiers(units=20_000)
+    for number in range(20_000):
+        tier.put(entry_of(f"k{number}"))
+    heavy = entry_of("heavy", weight=6000)
+    assert tier.put(heavy)[-1] is heavy
+    assert tier.stats().entries == 20_000 - MOST_VICTIMS
+    assert tier.stats().evictions == {"size": MOST_VICTIMS + 1}
+    assert heavy not in tier.put(heavy)
+    assert tier.get(0, "heavy") is heavy
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -339,6 +352,20 @@ def test_threads_share_a_tier(tiers: Tiers) -> None:
     for thread in threads:
         thread.join()
     assert faults == []
+
+
+def test_a_forked_child_goes_on(tiers: Tiers) -> None:
+    """A child keeps what was there; if a thread was changing it during the fork, it begins empty, not stuck."""
+    tier = tiers(entries=10)
+    tier.put(entry_of("a"))
+    table = tier.table(0)
+    tier.after_fork()
+    assert tier.get(0, "a") is not None
+    tier._lock.acquire()  # as the thread has that is not in the child
+    tier.after_fork()
+    assert (tier.get(0, "a"), tier.stats().entries) == (None, 0)
+    tier.put(entry_of("b"))
+    assert tier.get(0, "b") is table["b"]
 
 
 def test_an_unknown_policy_is_refused() -> None:

@@ -199,7 +199,7 @@ def _plan(seconds: float | None, speed: float | None) -> tuple[float, float]:
 
 
 def _on_signals(react: Callable[[], object], *numbers: signal.Signals) -> None:
-    with contextlib.suppress(NotImplementedError):  # Windows ends a process without asking
+    if sys.platform != "win32":  # which ends a process without asking
         for number in numbers:
             asyncio.get_running_loop().add_signal_handler(number, react)
 

@@ -91,7 +91,7 @@ class Writing:
         if old is not None and plan.version is not None and self._newer(view, old, plan.version):
             return MISSING
         strategy = core.settings.cache_write_strategy
-        if not near_wanted(plan, core.far_kinds, strategy, asked_for=False):
+        if not near_wanted(plan, core.far_kinds, strategy, loaded=False):
             if old is not None:
                 core.memory.drop(old, "explicit")
             return None
@@ -175,7 +175,7 @@ class Writing:
         if dead or not core.fills.alive(token, (view.space.number, key)):
             return entry
         strategy = core.settings.cache_write_strategy
-        if near_wanted(plan, core.far_kinds, strategy, asked_for=False):
+        if near_wanted(plan, core.far_kinds, strategy, loaded=True):
             self.admit(entry)
         wanted = far_wanted(plan, core.far_kinds, strategy, loaded=True)
         if any(wanted):
@@ -368,19 +368,18 @@ class Writing:
 
     async def pay(self) -> bool:
         """Tell the far tiers what they are owed; whether nothing is left."""
-        core, clear = self._core, True
+        core = self._core
         for lane in core.lanes:
-            if not lane.owed:
-                continue
-            kills, removes = list(lane.kills), dict(lane.removes)  # what comes while it is told is not among these
-            changes: list[Change] = [*kills, *removes.values()]
-            if lane.tier.down is not None or await lane.tier.commit(changes) is None:
-                clear = False
-                continue
-            lane.paid(len(kills), removes)
-            if kills and lane is core.authority:
-                self._hearing.start_over()
-        return clear
+            while lane.owed:
+                kills, removes = list(lane.kills), dict(lane.removes)  # more may come while these are told
+                changes: list[Change] = [*kills, *removes.values()]
+                if await lane.tier.commit(changes) is None:
+                    break
+                lane.paid(len(kills), removes)
+                if kills and lane is core.authority:
+                    self._hearing.start_over()
+        return not any(lane.owed for lane in core.lanes)
+
 
 
 def _plain_key(key: MapKey) -> str:

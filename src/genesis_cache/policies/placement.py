@@ -7,19 +7,19 @@ from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import WriteStrategy
 
 
-def near_wanted(plan: Plan, far_kinds: Sequence[str], strategy: WriteStrategy, *, asked_for: bool) -> bool:
+def near_wanted(plan: Plan, far_kinds: Sequence[str], strategy: WriteStrategy, *, loaded: bool) -> bool:
     """Whether memory takes the value.
 
-    LOW skips memory until it is asked for again (``asked_for``: it was found below), unless memory is the only tier.
-    ``WRITE_AROUND`` leaves a written value to the last tier; a value that was asked for comes near all the same.
+    LOW skips memory until it is asked for again, unless memory is the only tier. ``WRITE_AROUND`` leaves a written
+    value to the last tier; what a load brought (``loaded``) was asked for and comes near all the same.
     """
     if plan.sensitive:
         return True
     if plan.tiers is not None:
         return "memory" in plan.tiers
-    if not far_kinds or asked_for:
+    if not far_kinds:
         return True
-    return plan.priority is not CachePriority.LOW and strategy is not WriteStrategy.WRITE_AROUND
+    return plan.priority is not CachePriority.LOW and (loaded or strategy is not WriteStrategy.WRITE_AROUND)
 
 
 def far_wanted(plan: Plan, far_kinds: Sequence[str], strategy: WriteStrategy, *, loaded: bool) -> tuple[bool, ...]:

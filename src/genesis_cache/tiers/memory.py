@@ -17,8 +17,9 @@ from genesis_cache.policies.eviction.registry import policy_class
 from genesis_cache.tiers.base import StoreStats
 from genesis_cache.tiers.table import SHARD_MASK, SHARD_SHIFT, SPLIT_AT, Table
 
-LARGEST_SHARE = 0.25  # of the byte limit, for one entry
+LARGEST_SHARE = 0.5  # of the byte limit, for one entry
 MIRROR_EVERY = 8  # hits that the front of a large table missed: what is asked for often gets there soon enough
+MOST_VICTIMS = 4096  # of one entry: about ten milliseconds, which only an entry as heavy as so many others takes
 CLEARED_AT_ONCE = 500  # entries: about a millisecond
 
 
@@ -89,8 +90,9 @@ class MemoryTier:
     def put(self, entry: Entry) -> list[Entry]:
         """Add an entry, or replace the one of its key.
 
-        What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than a
-        quarter of the limit, or everything left has a higher priority. What it replaces is gone in any case.
+        What was evicted to make room is returned, the entry itself if it was not admitted: it weighs more than
+        half of the limit, everything left has a higher priority, or the room of 4,096 entries was not enough (it may
+        be the next time). What it replaces is gone in any case.
         """
         key, weight = entry.key, entry.weight
         with self._lock:
@@ -106,7 +108,7 @@ class MemoryTier:
                 return [entry]
             victims: list[Entry] = []
             while self._count >= self._max_count or self._weight + weight > self._max_weight:
-                victim = self._evict(rank, entry)
+                victim = self._evict(rank, entry, len(victims))
                 victims.append(victim)
                 if victim is entry:
                     return victims
@@ -168,6 +170,18 @@ class MemoryTier:
                 limit -= len(found)
             return not any(table.count for table in self._tables[space : space + 2])
 
+    def after_fork(self) -> None:
+        """Make it usable in a child made by fork: if another thread was changing it, everything is forgotten."""
+        if not self._lock.locked():
+            return
+        self._lock = Lock()
+        for number, table in enumerate(self._tables):
+            table.clear()
+            self._finds[number] = table.front.get
+        self._ranks = [None for _ in CachePriority]
+        self._count = self._weight = self._sized = 0
+        self._sweep = None
+
     def items(self) -> Iterator[Entry]:
         """Every entry once; of what comes or goes while one walks, some may be missed or met twice."""
         pieces = self._pieces()
@@ -210,10 +224,6 @@ class MemoryTier:
         for entry in list(self.items()):
             self.drop(entry, reason)
 
-    def after_fork(self) -> None:
-        """In a forked child: a lock that another thread of the parent held would never be released."""
-        self._lock = Lock()
-
     def __len__(self) -> int:
         return self._count
 
@@ -235,10 +245,13 @@ class MemoryTier:
         self._weight += entry.weight - old.weight
         return True
 
-    def _evict(self, rank: int, incoming: Entry) -> Entry:
-        """Take out an entry of the lowest priority there is; the incoming one is refused if that is above its own."""
+    def _evict(self, rank: int, incoming: Entry, victims: int) -> Entry:
+        """Take out an entry of the lowest priority there is.
+
+        The incoming one is refused, that is returned, if that is above its own or it has had enough victims.
+        """
         self.meter.evictions["entries" if self._count >= self._max_count else "size"] += 1
-        for policy in self._ranks[: rank + 1]:
+        for policy in self._ranks[: rank + 1] if victims < MOST_VICTIMS else ():
             if policy is not None and policy.size:
                 victim = policy.evict(incoming.weight)
                 table = self._tables[victim.space]

@@ -7,6 +7,7 @@ short by somebody else is an error and not a signal.
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -19,10 +20,21 @@ from genesis_cache.tiers.base import Buffer, Change, Found, Kind, Notice, Positi
 from genesis_cache.tiers.leases import FileLeases
 from genesis_cache.tiers.sqlite_batch import ROW_BYTES, Books, ident_of, notice_of
 from genesis_cache.tiers.sqlite_links import Links, Rows, check_folder
-from genesis_cache.tiers.sqlite_schema import SqliteErrors, Statements, books_of, corrupt, examine, is_damage, prepare
+from genesis_cache.tiers.sqlite_schema import (
+    SqliteErrors,
+    Statements,
+    books_of,
+    corrupt,
+    examine,
+    is_busy,
+    is_damage,
+    prepare,
+)
 from genesis_cache.tiers.sqlite_writing import PAGE, Writing, limits_of
 
 MIN_BYTES = 512 * 1024
+
+OPENING_PAUSES_S = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)  # between attempts to open it, where others do too
 
 _MAX_TOUCHED = 4096  # reads remembered between two writes
 _MAX_VERIFIED = 65536  # large rows whose checksum was seen to be right
@@ -92,7 +104,7 @@ class SqliteStore:
                 check_folder(self.path.parent)
             alone = self._leases.open()
             if not self._links.is_open:
-                self._start(doubtful=alone and self._links.size_of("-wal") > 0)
+                self._start_in_turn(doubtful=alone and self._links.size_of("-wal") > 0)
 
     def close(self) -> None:
         """As `Store.close`."""
@@ -102,6 +114,17 @@ class SqliteStore:
                     self._writing.note_touched()
                 self._links.detach()
             self._leases.close()
+
+    def _start_in_turn(self, *, doubtful: bool) -> None:
+        """Start; where another process makes the file at this moment, SQLite does not wait by itself: try again."""
+        for pause_s in OPENING_PAUSES_S:
+            try:
+                return self._start(doubtful=doubtful)
+            except sqlite3.Error as error:
+                if not is_busy(error):
+                    raise
+                time.sleep(pause_s)
+        return self._start(doubtful=doubtful)
 
     def _start(self, *, doubtful: bool) -> None:
         try:

@@ -79,6 +79,12 @@ class Table:
             self.front.clear()
         self.front[entry.key] = entry
 
+    def clear(self) -> None:
+        """Forget everything at once; ``front`` stays the same dict."""
+        self.front.clear()
+        self.shards = []
+        self.large = self._moving = False
+
     def some(self, limit: int) -> list[Entry]:
         """Up to so many entries, whichever come first."""
         found = list(islice(self.front.values(), limit)) if not self.large or self._moving else []
@@ -111,6 +117,7 @@ class Table:
 
     def _move(self) -> None:
         for _ in range(min(_MOVED_AT_ONCE, len(self.front))):
-            key, entry = self.front.popitem()
-            self._shard(key).setdefault(key, entry)
+            key, entry = next(reversed(self.front.items()))
+            self._shard(key).setdefault(key, entry)  # first, so that a reader finds it in one of the two
+            del self.front[key]
         self._moving = bool(self.front)

@@ -4,7 +4,7 @@ The shadow lists of W. Megiddo, D. Modha, "ARC: a self-tuning, low overhead repl
 of tables with an age in each slot, in which old ghosts are written over.
 """
 
-from mmap import mmap
+from mmap import ACCESS_COPY, mmap
 
 REJECTED, LOST = 0, 1
 """The two lists: what was not admitted, and what was evicted after it had been."""
@@ -74,4 +74,6 @@ class NoGhosts(Ghosts):
 
 
 def _slots(number: int) -> "memoryview[int]":
-    return memoryview(mmap(-1, 8 * number) if number >= _MAPPED else bytearray(8 * number)).cast("Q")
+    if number < _MAPPED:
+        return memoryview(bytearray(8 * number)).cast("Q")
+    return memoryview(mmap(-1, 8 * number, access=ACCESS_COPY)).cast("Q")  # a copy: not shared with forked children

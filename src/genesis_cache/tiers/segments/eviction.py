@@ -15,6 +15,7 @@ from genesis_cache.tiers.segments.layout import FIRST_RECORD, State, record_byte
 from genesis_cache.tiers.segments.parts import Parts
 
 _CHUNK_BYTES = 256 * 1024
+_FEWEST = 2  # segments that a full disk must leave before one of them makes room for another
 _KEPT_PRIORITY = 2  # HIGH: a second chance without having been read
 
 
@@ -73,7 +74,7 @@ def _create(parts: Parts, state: State, now: float) -> int:
     try:
         parts.segments.create(number)
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or len(numbers) <= 1:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT} or len(numbers) < _FEWEST:
             raise
         _drop(parts, state, _choose(parts.index, numbers, now), now, 0)
         parts.segments.create(number)

@@ -25,6 +25,7 @@ _REASONS = {
 }
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _PREALLOCATE = getattr(os, "posix_fallocate", None)
+_LONGEST_NAME = len("seg-4294967295")
 _ZEROS = bytes(1 << 20)
 
 
@@ -136,12 +137,9 @@ class Folder:
         return sorted(int(name[4:]) for name in os.listdir(self.fd) if is_segment(name))  # noqa: PTH208  # as above
 
 
-LONGEST_NAME = 16  # of a segment file that is ours: "seg-" and a number of 32 bits
-
-
 def is_segment(name: str) -> bool:
     """Whether a file name is that of a segment."""
-    return name.startswith("seg-") and name[4:].isdecimal() and len(name) < LONGEST_NAME
+    return name.startswith("seg-") and name[4:].isdecimal() and len(name) <= _LONGEST_NAME
 
 
 def segment_name(number: int) -> str:

@@ -28,7 +28,7 @@ SMALLEST = 256 * KIB  # below this the books would outweigh the data
 
 HEADER = struct.Struct("<8sQQQQQQI")  # magic, epoch, max_bytes, segment_bytes, log_bytes, buckets, kill slots, crc
 STATE_AT = (512, 1024)  # two places, written in turn
-LIVE_AT = 1536  # epoch, seq, generation of the newest state, dirty, segments removed: plain words that readers take without a lock
+LIVE_AT = 1536  # plain words, taken without a lock: epoch, seq, generation of the newest state, dirty, segments removed
 HINT_AT = 2048  # a row for segment n at n % HINTS
 HINTS = 128
 FEWEST_SEGMENTS = 3
@@ -78,9 +78,12 @@ class Geometry(msgspec.Struct, frozen=True):
 
     @classmethod
     def for_limit(cls, max_bytes: int, epoch: int) -> Self:
-        """Sizes for a new store: about 5% for the index, at most 6% for the log, at least five segments."""
-        whole = max(max_bytes // 16, min(max_bytes // 6, 4 * MIB))
-        segment_bytes = min(whole, 32 * MIB) // PAGE * PAGE
+        """Sizes for a new store: about 5% for the index, at most 6% for the log, and 5 to 55 segments.
+
+        Large segments take large values; small ones make an eviction short and lose less at once.
+        """
+        sizes = (max_bytes // 56, min(max_bytes // 12, 16 * MIB), min(max_bytes // 6, 4 * MIB))
+        segment_bytes = max(sizes) // PAGE * PAGE
         log_bytes = min(max(max_bytes // 64, 8 * KIB), 8 * MIB) // PAGE * PAGE
         buckets = max(max_bytes // 20 // BUCKET, 8)
         kills = 1 << min(max((max_bytes // 4096).bit_length() - 1, 8), 16)

@@ -43,8 +43,10 @@ class WriterLock:
     @property
     def deleted(self) -> bool:
         """Whether somebody removed the store's files under us."""
-        with in_words("look at its lock"):
+        try:
             return os.fstat(self._fd).st_nlink == 0
+        except OSError as error:
+            raise plainly(error, "look at its lock") from error
 
     def take(self) -> bool:
         """The lock if nobody has it at this moment."""

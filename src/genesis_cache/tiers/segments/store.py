@@ -54,6 +54,7 @@ from genesis_cache.tiers.segments.parts import Parts
 from genesis_cache.tiers.segments.writing import Batch, VersionOf
 
 VIEW_FROM = 64 * 1024  # bytes from which an envelope is handed out without copying it
+SWEEP_PATIENCE_S = 0.1  # how long upkeep waits for a writer before it leaves its work for the next round
 OPEN_PATIENCE_S = 30.0  # how long an opener waits for another that makes or recovers the store
 
 KNOWN_SLOTS = 4096  # places of records read lately, remembered by a process: about a megabyte
@@ -445,7 +446,7 @@ class SegmentStore:
         now = self._wall()
         seen = upkeep.expired(parts.index, self._sweep_at, now)
         went = 0
-        if seen and self._marks and self._lock.take():
+        if seen and self._locked_soon():
             try:
                 state = self._begun(parts)
                 went = upkeep.clear_expired(parts.index, state, seen, now)
@@ -460,13 +461,23 @@ class SegmentStore:
 
     def _end_round(self, parts: Parts, now: float) -> None:
         """What a round of sweeping ends with: slots counted again if damage was met, and files given back."""
-        if self._marks and self._lock.take():
+        if self._locked_soon():
             try:
                 state = self._recovered(parts) if self._recount else self._begun(parts)
                 self._recount = False
                 eviction.drop_expired(parts, state, now)
             finally:
                 self._lock.free()
+
+    def _locked_soon(self) -> bool:
+        """The writer lock for upkeep, if writers leave it free for a moment."""
+        if not self._marks:
+            return False
+        try:
+            self._lock.wait(SWEEP_PATIENCE_S)
+        except StoreError:
+            return False
+        return True
 
     def stats(self) -> StoreStats:
         """The figures as the newest state has them, and the bytes of all files."""
