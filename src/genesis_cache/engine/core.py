@@ -47,8 +47,6 @@ class Lane:
         self.reads = 0
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
-        self.queued: dict[bytes, Change] = {}
-        """Under ``WRITE_BEHIND``: what the tier has not been told yet of these keys, the latest of each."""
         self.get: Callable[[Address], Buffer | Awaitable[Buffer | None] | None] = tier.get
         """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
@@ -109,10 +107,6 @@ class Lane:
 
 def _nothing(_: Address) -> None:
     return None
-
-
-def _said(change: Change) -> bytes | None:
-    return change.envelope if isinstance(change, Put) else None
 
 
 class Space:

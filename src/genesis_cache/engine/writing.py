@@ -381,6 +381,5 @@ class Writing:
         return not any(lane.owed for lane in core.lanes)
 
 
-
 def _plain_key(key: MapKey) -> str:
     return key[1] if isinstance(key, tuple) else key
