@@ -1,3 +1,22 @@
+"""Invalidations that come while a load is joined."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from genesis_cache import Cache
+
+
+@pytest_asyncio.fixture
+async def cache() -> AsyncIterator[Cache]:
+    """Memory only."""
+    cache = Cache.from_url("memory://")
+    yield cache
+    await cache.close()
+
+
 @pytest.mark.parametrize("many", [False, True])
 async def test_a_later_invalidation_does_not_hide_an_earlier_one(cache: Cache, *, many: bool) -> None:
     """Who asks after a tag was invalidated never gets what was read before, whatever is invalidated meanwhile."""
