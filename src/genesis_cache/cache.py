@@ -14,7 +14,7 @@ from genesis_cache.insight.optimizer import optimize
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import InvalidKey
-from genesis_cache.model.keys import nested, tag_name, text_key
+from genesis_cache.model.keys import key_bytes, nested, tag_name, text_key
 from genesis_cache.model.notice import Kind
 from genesis_cache.model.options import EntryOptions
 from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
@@ -117,7 +117,19 @@ class Cache:
 
     def peek(self, key: str, default: Any = None) -> Any:
         """The fresh value if the nearest tier holds it, or the default; never waits."""
-        return self._reading.peek(self._view, text_key(key), default)
+        try:
+            entry = self._lookup(key)
+        except TypeError:
+            key_bytes(key)
+            raise
+        if entry is not None:
+            floors = self._floors
+            if entry.epoch is floors.epoch and floors.heard_until > (now := self._now()) and now < entry.quick_until:
+                if not entry.mark:
+                    entry.mark = True
+                self._meter.near_hits += 1
+                return entry.value
+        return self._reading.peek(self._view, _text(key), default)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The fresh values of those keys that have one."""
