@@ -343,9 +343,11 @@ class Reading:
         return min((limit for limit in limits if limit is not None), default=None)
 
     def killed_since(self, view: View, key: str, entry: Entry, joined: int) -> bool:
-        """Whether the value was invalidated after it was read at its source and before this caller asked for it."""
-        killer = self._core.floors.killer(view.reach, key, tags_of(entry), entry.seq)
-        return bool(killer) and killer <= joined
+        """Whether the value may have been invalidated after its load began and before this caller asked for it."""
+        if entry.seq >= joined:
+            return False
+        # The highest killer may be younger than the call and hide one that is not, so any of them counts.
+        return bool(self._core.floors.killer(view.reach, key, tags_of(entry), entry.seq))
 
     def fall_back(
         self, view: View, key: str, flight: Flight, outcome: BaseException | Lost, stale: Entry | None, plan: Plan
