@@ -181,7 +181,9 @@ async def test_a_tier_that_came_back_forgets_what_it_could_not_be_told(tmp_path:
 
 def files(folder: Path) -> list[Path]:
     """Every file below, with something in it."""
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0 and path.name != ".gitignore"]
+    return [
+        path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0 and path.name != ".gitignore"
+    ]
 
 
 def truncate(folder: Path) -> None:
