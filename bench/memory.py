@@ -94,10 +94,10 @@ def measure(name: str, entries: int) -> dict[str, float]:
     """One cache, in this process."""
     first = [f"user:{number}:profile" for number in range(entries)]
     more = [f"page:{number}:profile" for number in range(entries)]
-    put = ours(name.removeprefix(OURS).strip(), entries) if name.startswith(OURS) else peer(name, entries)
     gc.collect()
     gc.freeze()
     before = resident_bytes()
+    put = ours(name.removeprefix(OURS).strip(), entries) if name.startswith(OURS) else peer(name, entries)
     grown_s = longest_s(put, first)
     gc.collect()
     used = resident_bytes() - before

@@ -83,7 +83,8 @@ def _cells(verdict: Verdict) -> list[str]:
 def _machine() -> str:
     system = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}"
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"Machine: {_processor()}, {system}, {python}. Peers: {_versions()}."
+    load = f"load average {os.getloadavg()[2]:.1f} over the last 15 minutes" if hasattr(os, "getloadavg") else ""
+    return f"Machine: {_processor()}, {system}, {python}; {load}. Peers: {_versions()}."
 
 
 def _markdown(table: Table) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from genesis_cache.model.missing import MISSING
+
 if TYPE_CHECKING:
     from genesis_cache.cache import Cache
     from genesis_cache.engine.core import View
@@ -45,8 +47,10 @@ class BlockingCache:
 
     def get(self, key: str, default: Any = None, *, allow_stale: bool = False) -> Any:
         """See `Cache.get`."""
-        found, value = self._quick(key)
-        return value if found else self._portal.run(self._cache.get(key, default, allow_stale=allow_stale))
+        value = self._cache.peek(key, MISSING)
+        if value is not MISSING:
+            return value
+        return self._portal.run(self._cache.get(key, default, allow_stale=allow_stale))
 
     def _quick(self, key: str) -> tuple[bool, Any]:
         return self._engine.reading.quick(self._view, key) if type(key) is str else (False, None)

@@ -14,7 +14,7 @@ from genesis_cache.insight.optimizer import optimize
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import InvalidKey
-from genesis_cache.model.keys import tag_name, text_key
+from genesis_cache.model.keys import key_bytes, nested, tag_name, text_key
 from genesis_cache.model.notice import Kind
 from genesis_cache.model.options import EntryOptions
 from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
@@ -117,7 +117,19 @@ class Cache:
 
     def peek(self, key: str, default: Any = None) -> Any:
         """The fresh value if the nearest tier holds it, or the default; never waits."""
-        return self._reading.peek(self._view, text_key(key), default)
+        try:
+            entry = self._lookup(key)
+        except TypeError:
+            key_bytes(key)
+            raise
+        if entry is not None:
+            floors = self._floors
+            if entry.epoch is floors.epoch and floors.heard_until > (now := self._now()) and now < entry.quick_until:
+                if not entry.mark:
+                    entry.mark = True
+                self._meter.near_hits += 1
+                return entry.value
+        return self._reading.peek(self._view, _text(key), default)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The fresh values of those keys that have one."""
@@ -196,9 +208,16 @@ class Cache:
     # -- views -------------------------------------------------------------------------------------------------------
 
     def namespace(self, name: str, *, max_loads: int | None = None, **defaults: Any) -> Cache:
-        """A view with its own keys, defaults and figures in the same tiers; names nest with ``/``."""
-        full = f"{self._view.space.name}/{name}" if self._view.space.name else name
-        owner = defaults.pop("owner", None) or self._view.owner
+        """A view with its own keys, defaults and figures in the same tiers; names nest with ``/``.
+
+        InvalidKey for a name that is empty or has an empty part, so that no mistake names all there is.
+        """
+        full = nested(self._view.space.name, name)
+        if max_loads is not None and (type(max_loads) is not int or max_loads < 1):
+            msg = f"max_loads must be a whole number from 1, got {max_loads!r:.80}"
+            raise ValueError(msg)
+        said = defaults.pop("owner", None)
+        owner = self._view.owner if said is None else said
         options = EntryOptions.of(**defaults).merged(self._view.defaults)
         view = self._engine.view(full, owner, options)
         self._engine.core.plan(view, _NOTHING)  # refuses now what a call would refuse

@@ -33,33 +33,34 @@ _INLINE_INT = 10**18  # whole numbers up to it stand in a key as they are
 _REMEMBERED = 8192  # keys of one function's calls; beyond it they are made anew
 _PLAIN = frozenset({int, str, bool, bytes, type(None)})  # equal and of one such type: the same argument
 
+# Names of its own begin with _gc_, so that a parameter may be called key, type or _now.
 _WRAPPER = """
-{head} _wrapper({parameters}):
+{head} _gc_wrapper({parameters}):
     {key}
-    _cached_entry = _cached_lookup(_cached_key)
-    if _cached_entry is not None:
+    _gc_entry = _gc_lookup(_gc_key)
+    if _gc_entry is not None:
         if (
-            _cached_entry.epoch is _cached_floors.epoch
-            and _cached_floors.heard_until > (_cached_now := _cached_clock())
-            and _cached_now < _cached_entry.quick_until
+            _gc_entry.epoch is _gc_floors.epoch
+            and _gc_floors.heard_until > (_gc_now := _gc_clock())
+            and _gc_now < _gc_entry.quick_until
         ):
-            if not _cached_entry.mark:
-                _cached_entry.mark = True
-            _cached_meter.near_hits += 1
-            return _cached_entry.value
-    return {wait} _cached_miss(_cached_key{arguments})
+            if not _gc_entry.mark:
+                _gc_entry.mark = True
+            _gc_meter.near_hits += 1
+            return _gc_entry.value
+    return {wait} _gc_miss(_gc_key{arguments})
 
-def _key_of({parameters}):
+def _gc_key_of({parameters}):
     {key}
-    return _cached_key
+    return _gc_key
 """
 
 _REMEMBERED_KEY = """try:
-        _cached_key = _cached_known(({signs}))
+        _gc_key = _gc_known(({signs}))
     except TypeError:
-        _cached_key = None
-    if _cached_key is None:
-        _cached_key = _cached_make_key({names})"""
+        _gc_key = None
+    if _gc_key is None:
+        _gc_key = _gc_make_key({names})"""
 
 
 class CachedFunction(Protocol[P, R_co]):
@@ -123,8 +124,12 @@ class _Wrapping:
         options: EntryOptions,
         tags: Any,
     ) -> None:
+        if not callable(function):
+            hint = ": put it above cached()" if isinstance(function, classmethod | staticmethod) else ""
+            msg = f"cached() decorates a function, got {type(function).__name__}{hint}"
+            raise TypeError(msg)
         if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            msg = f"{function.__qualname__} is a generator: streams cannot be cached yet; return a list instead"
+            msg = f"{_name(function)} is a generator: streams cannot be cached yet; return a list instead"
             raise TypeError(msg)
         self.cache = cache
         self.engine = engine
@@ -155,20 +160,19 @@ class _Wrapping:
             key=self._key_lines(arguments),
         )
         core = self.engine.core
-        names = self.names | {
-            "_cached_lookup": self.view.lookup,
-            "_cached_floors": core.floors,
-            "_cached_clock": core.clock.now,
-            "_cached_meter": self.view.space.meter,
-            "_cached_miss": self._miss if self.is_async else self._miss_blocking,
-            "_cached_known": self.known.get,
-            "_cached_type": type,
+        names = self.names | {"_gc_lookup": self.view.lookup, "_gc_floors": core.floors, "_gc_clock": core.clock.now}
+        names |= {
+            "_gc_meter": self.view.space.meter,
+            "_gc_miss": self._miss if self.is_async else self._miss_blocking,
+            "_gc_known": self.known.get,
+            "_gc_type": type,
         }
-        names["_cached_make_key"] = self._make_key if self.key_function is None else self.key_function
-        exec(compile(source, f"<cached {self.function.__qualname__}>", "exec"), names)  # noqa: S102  # made of parsed names only
-        wrapper = names["_wrapper"]
+        names["_gc_make_key"] = self._make_key if self.key_function is None else self.key_function
+        exec(compile(source, f"<cached {_name(self.function)}>", "exec"), names)  # noqa: S102  # made of parsed names only
+        wrapper = names["_gc_wrapper"]
         update_wrapper(wrapper, self.function)
-        self.key_of = names["_key_of"]
+        self.key_of = names["_gc_key_of"]
+        self.key_of.__qualname__ = f"{_name(self.function)}.key"  # for the TypeError of a wrong call
         wrapper.key = self._checked_key
         wrapper.cache = self.cache
         wrapper.invalidate = self._invalidate if self.is_async else self._invalidate_blocking
@@ -196,8 +200,8 @@ class _Wrapping:
                 text = f"**{text}"
             passed.append(f"{text}={text}" if parameter.kind is parameter.KEYWORD_ONLY else text)
             if parameter.default is not parameter.empty:
-                self.names[f"_cached_default_{n}"] = parameter.default
-                text += f"=_cached_default_{n}"
+                self.names[f"_gc_default_{n}"] = parameter.default
+                text += f"=_gc_default_{n}"
             parts.append(text)
         if slash:
             parts.append("/")
@@ -207,13 +211,13 @@ class _Wrapping:
         """The lines that set ``_cached_key``."""
         parameters = self.signature.parameters.values()
         if self.key_function is not None:
-            return f"_cached_key = _cached_make_key({arguments})"
+            return f"_gc_key = _gc_make_key({arguments})"
         if self.template is not None and not self.template.slots:
-            return "_cached_key = _cached_make_key()"
+            return "_gc_key = _gc_make_key()"
         names = [parameter.name for parameter in parameters]
         if not names or any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
-            return f"_cached_key = _cached_make_key({', '.join(names)})"
-        signs = ", ".join(f"{name}, _cached_type({name})" for name in names)
+            return f"_gc_key = _gc_make_key({', '.join(names)})"
+        signs = ", ".join(f"{name}, _gc_type({name})" for name in names)
         return _REMEMBERED_KEY.format(signs=signs, names=", ".join(names))
 
     # -- keys ---------------------------------------------------------------------------------------------------------
@@ -224,7 +228,7 @@ class _Wrapping:
         if self.template is not None:
             key = self.template.write(arguments)
         else:
-            name = f"{self.function.__module__}.{self.function.__qualname__}"
+            name = f"{self.function.__module__}.{_name(self.function)}"
             key = argument_key(self.prefix, name, arguments)
         if all(type(value) in _PLAIN for value in values):
             if len(self.known) >= _REMEMBERED:
@@ -275,3 +279,8 @@ class _Wrapping:
 
     def _refresh_blocking(self, *args: Any, **kwargs: Any) -> Any:
         return self.engine.portal.run(self._refresh(*args, **kwargs))
+
+
+def _name(function: Callable[..., Any]) -> str:
+    """What a callable is called, for keys and messages; what has no name of its own goes by its class."""
+    return getattr(function, "__qualname__", None) or type(function).__qualname__

@@ -62,16 +62,17 @@ def prepare(folder: Path, ledger: Ledger) -> None:
         store.commit([Put(at(key), value_of(key, 1, 200), NEVER, priority=2)])
         ledger.acknowledge(key, 1, removed=False)
     number = 1000
-    while len(list(folder.glob("seg-*"))) < 5 or store.try_commit([_filler(number)]) is not None:
+    since = store.position().seq
+    while len(list(folder.glob("seg-*"))) < 5 or store.try_commit([_filler(number, since)]) is not None:
         number += 1
-        store.commit([_filler(number)])
+        store.commit([_filler(number, since)])
     while store.try_commit([Remove(at(5000))] * 3) is not None:
         pass
     store.close()
 
 
-def _filler(number: int) -> Put:
-    return Put(at(number), value_of(number, 1, 3000), NEVER, since=10**9)
+def _filler(number: int, since: int) -> Put:
+    return Put(at(number), value_of(number, 1, 3000), NEVER, since=since)
 
 
 def change(store: SegmentStore, ledger: Ledger) -> None:
@@ -89,7 +90,11 @@ def change(store: SegmentStore, ledger: Ledger) -> None:
             put = Put(at(key), value_of(key, version, 400 if step else 2500), NEVER, version=versioned)
             changes.append(Remove(at(key)) if removed else put)
             plans.append((key, version, removed))
-        changes += [Kill(Notice(Kind.TAG, "", None, f"t{batch}")), Drop(at(2000 + batch)), _filler(3000 + batch)]
+        changes += [
+            Kill(Notice(Kind.TAG, "", None, f"t{batch}")),
+            Drop(at(2000 + batch)),
+            _filler(3000 + batch, store.position().seq),
+        ]
         store.commit(changes)
         for key, version, removed in plans:
             ledger.acknowledge(key, version, removed=removed)

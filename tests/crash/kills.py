@@ -166,6 +166,7 @@ def _fault(key: int, value: bytes, attempted: int, acknowledged: int, *, removed
 
 def inspect(folder: Path, ledger: Ledger, keys: int, report: Report) -> None:
     """Open the store and judge everything in it."""
+    report.faults += too_many_bytes(folder)  # as the kill left it
     store = new_store(folder)
     try:
         for key in range(keys):
@@ -178,9 +179,12 @@ def inspect(folder: Path, ledger: Ledger, keys: int, report: Report) -> None:
         report.rebuilt = store.stats().rebuilt
     finally:
         store.close()
+    report.faults += too_many_bytes(folder)
+
+
+def too_many_bytes(folder: Path) -> list[str]:
     total = sum(entry.stat().st_size for entry in folder.iterdir())
-    if total > MAX_BYTES:
-        report.faults.append(f"the files have {total} bytes")
+    return [f"the files have {total} bytes"] if total > MAX_BYTES else []
 
 
 def spawn(folder: Path, ledger: Ledger, writer: int, writers: int, seed: int) -> int:

@@ -9,6 +9,9 @@ import kills
 import pytest
 import syscalls
 
+# Python 3.12 and later warn of a fork beside threads, of which other tests may have left some; forks are the point here.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
 
 def test_killed_writers_leave_old_or_new_values(tmp_path: Path) -> None:
     """Writers killed at any moment leave each value as it was before or after, and books that agree."""

@@ -203,8 +203,19 @@ def test_fill_after_a_kill_is_refused(stores: Stores) -> None:
     assert other.get(at("a")) == b"fresh"
     since = store.position().seq
     store.commit([put("b", b"set")])
-    assert store.commit([put("b", b"stale", since=since), put("c", b"ok", since=since + 1)])[0].refused
+    receipts = store.commit([put("b", b"stale", since=since), put("c", b"ok", since=since + 1)])
+    assert [receipt.refused for receipt in receipts] == [True, False]
     assert store.get(at("b")) == b"set"
+
+
+def test_fill_from_another_log_is_refused(stores: Stores) -> None:
+    """A load that read its sequence from another store, or from one that was made anew, is not stored."""
+    store = stores()
+    here = store.position().seq
+    assert all(
+        store.commit([put("a", b"x", since=since)])[0].refused for since in (0, here - 1, here + 1, here * 2 + 9)
+    )
+    assert store.get(at("a")) is None
 
 
 def test_fill_from_before_the_store_was_opened_is_refused(stores: Stores) -> None:
@@ -236,17 +247,17 @@ def test_notices_reach_other_handles_in_order(stores: Stores) -> None:
     store, other = stores(), stores()
     start = other.position()
     receipts = store.commit([put("a", b"1"), Remove(at("b")), Drop(at("x")), put("f", b"f", since=start.seq), tag("t")])
-    assert [receipt.seq for receipt in receipts] == [1, 2, 0, 0, 3]
+    assert [receipt.seq and receipt.seq - start.seq for receipt in receipts] == [1, 2, 0, 0, 3]
     found = other.notices(start)
     assert found is not None
-    assert [(notice.kind, notice.name, notice.seq) for notice in found] == [
+    assert [(notice.kind, notice.name, notice.seq - start.seq) for notice in found] == [
         (Kind.KEY, "a", 1),
         (Kind.KEY, "b", 2),
         (Kind.TAG, "t", 3),
     ]
     assert other.notices(other.position()) == []
     store.commit([tag("u")])
-    assert [notice.name for notice in other.notices(Position(start.epoch, 3)) or []] == ["u"]
+    assert [notice.name for notice in other.notices(Position(start.epoch, start.seq + 3)) or []] == ["u"]
     assert [notice.name for notice in other.notices(start) or []] == ["a", "b", "t", "u"]
     assert [notice.name for notice in other.floors()] == ["t", "u"]
 

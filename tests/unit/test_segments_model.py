@@ -45,7 +45,7 @@ class AgainstDict(RuleBasedStateMachine):
         self.changed: dict[int, int] = {}
         self.told: list[tuple[Kind, str]] = []
         self.start = self.stores[0].position()
-        self.sinces = [0]
+        self.sinces = [self.start.seq]
         self.count = 0
 
     def teardown(self) -> None:

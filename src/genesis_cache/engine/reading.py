@@ -7,7 +7,7 @@ join or lead the flight of the key; wait for it as long as the caller may; serve
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 
 from genesis_cache.engine.background import Background
@@ -89,8 +89,12 @@ class Reading:
         return own_value(entry)
 
     def peek(self, view: View, key: str, default: object) -> object:
-        """The value if memory holds it fresh."""
-        self._core.require_open()
+        """The value if the nearest tier holds it fresh and can tell at once."""
+        core = self._core
+        core.require_open()
+        if core.memory is None:
+            found = self.further_now(view, view.address(key), core.lanes[:1]) if core.opened else None
+            return found.value if type(found) is Record else default
         entry, verdict = self.near(view, key)
         return self.serve(view, key, entry) if entry is not None and verdict in SERVED else default
 
@@ -132,10 +136,10 @@ class Reading:
 
     # -- 2. look further, tier by tier -------------------------------------------------------------------------------
 
-    def further_now(self, view: View, address: Address) -> Record | None | Slow:
+    def further_now(self, view: View, address: Address, lanes: Sequence[Lane] | None = None) -> Record | Slow | None:
         """The first fresh value below memory, promoted, if all tiers on the way answer at once; else `SLOW`."""
         core = self._core
-        for lane in core.lanes:
+        for lane in core.lanes if lanes is None else lanes:
             lane.reads += 1
             started = 0.0 if lane.reads & TIMED_MASK else time.perf_counter()
             answer = lane.get(address)
@@ -339,9 +343,11 @@ class Reading:
         return min((limit for limit in limits if limit is not None), default=None)
 
     def killed_since(self, view: View, key: str, entry: Entry, joined: int) -> bool:
-        """Whether the value was invalidated after it was read at its source and before this caller asked for it."""
-        killer = self._core.floors.killer(view.reach, key, tags_of(entry), entry.seq)
-        return bool(killer) and killer <= joined
+        """Whether the value may have been invalidated after its load began and before this caller asked for it."""
+        if entry.seq >= joined:
+            return False
+        # The highest killer may be younger than the call and hide one that is not, so any of them counts.
+        return bool(self._core.floors.killer(view.reach, key, tags_of(entry), entry.seq))
 
     def fall_back(
         self, view: View, key: str, flight: Flight, outcome: BaseException | Lost, stale: Entry | None, plan: Plan

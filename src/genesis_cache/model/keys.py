@@ -66,6 +66,14 @@ def tag_name(tag: object) -> str:
     return tag if type(tag) is str else str.__str__(tag)
 
 
+def nested(outer: str, name: object) -> str:
+    """The full name of a namespace inside another; `InvalidKey` unless each part between slashes says something."""
+    _name_bytes(name, "namespace")
+    if not isinstance(name, str) or not all(name.split("/")):
+        raise InvalidKey(f"a namespace must have something before, between and after its slashes, got {name!r:.80}")
+    return f"{outer}/{name}" if outer else name
+
+
 def _name_bytes(name: object, what: str, limit: int = MAX_NAME_BYTES) -> bytes:
     if not isinstance(name, str):
         raise InvalidKey(f"{_a(what)} must be a string, got {type(name).__name__}: use str(...) or an f-string")

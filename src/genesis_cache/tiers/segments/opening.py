@@ -19,6 +19,7 @@ from genesis_cache.tiers.segments.layout import Geometry, State
 from genesis_cache.tiers.segments.log import Log
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_START_BITS = 44
 _BOOKS = ("index", "index.new", "log-0", "log-1")
 
 
@@ -140,7 +141,8 @@ def make(folder: Folder, max_bytes: int, rebuilt: int) -> None:
     index = Index(folder.create("index.new", geometry.index_bytes, geometry.pack()), geometry, read_only=False)
     try:
         index.set_epoch()
-        index.write_state(State(rebuilt=rebuilt, boot=boot_identity()))
+        start = secrets.randbits(_START_BITS)  # so that no fill can take its sequence in another log for one in this
+        index.write_state(State(seq=start, reach=start, oldest_fill=start, rebuilt=rebuilt, boot=boot_identity()))
         os.rename("index.new", "index", src_dir_fd=folder.fd, dst_dir_fd=folder.fd)
     finally:
         index.close()

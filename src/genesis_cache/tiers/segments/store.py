@@ -19,20 +19,12 @@ import msgspec
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.keys import Address
-from genesis_cache.tiers.base import (
-    Buffer,
-    Change,
-    Found,
-    Notice,
-    Position,
-    Receipt,
-    StoreError,
-    StoreStats,
-)
+from genesis_cache.tiers.base import Buffer, Change, Found, Notice, Position, Receipt, StoreError, StoreStats
 from genesis_cache.tiers.segments import eviction, opening, upkeep
 from genesis_cache.tiers.segments.breath import breathe
 from genesis_cache.tiers.segments.data import Mapped, Segments
 from genesis_cache.tiers.segments.folder import Folder, in_words, plainly
+from genesis_cache.tiers.segments.index import Slot
 from genesis_cache.tiers.segments.layout import (
     BUCKET,
     CORE,
@@ -194,12 +186,10 @@ class SegmentStore:
         if self._batch is None:
             return
         self._batch.parts.segments.stop_writing()
-        try:
+        with suppress(OSError):
             if self._presence.rejoin():
                 self._lock.open()
                 return
-        except OSError:
-            pass
         self._let_go()
 
     def _opened(self) -> Batch:
@@ -274,37 +264,30 @@ class SegmentStore:
                         self._discard(parts, digest)
                 finally:
                     self._lock.free()
-        if envelope is None or len(envelope) >= VIEW_FROM:
-            return envelope
-        return bytes(envelope)
+        return envelope if envelope is None or len(envelope) >= VIEW_FROM else bytes(envelope)
 
     def _checked(self, parts: Parts, digest: bytes) -> memoryview | None:
         """What the slot leads to, if it is whole. Without the lock a slot may be caught in mid-change: None then."""
-        slot = parts.index.find(parts.index.place(digest))
-        if slot is None or slot.row[4] <= self._wall():
-            return None
-        envelope = parts.segments.envelope(digest, slot.row)
-        if envelope is not None and self._marks:
+        slot = self._slot(parts, digest)
+        envelope = None if slot is None else parts.segments.envelope(digest, slot.row)
+        if slot is not None and envelope is not None and self._marks:
             parts.index.mark(slot)
         return envelope
 
     def _discard(self, parts: Parts, digest: bytes) -> None:
         """Under the lock the slot still leads to nothing whole: it is damaged, and goes."""
-        state = self._begun(parts)
-        slot = parts.index.find(parts.index.place(digest))
-        if slot is None or slot.row[4] <= self._wall() or parts.segments.envelope(digest, slot.row) is not None:
-            return
-        parts.index.clear(slot)
-        state.entries -= 1
-        state.damaged += 1
-        parts.index.write_state(state)
-        self._recount = True
+        if not parts.index.dirty:  # else the next writer goes through all slots; a reader must not take that long
+            state = self._begun(parts)
+            self._recount |= upkeep.discard(parts.index, parts.segments, state, digest, self._wall())
 
     def size(self, address: Address) -> int | None:
         """Bytes of the envelope, from the index alone."""
-        index = self._opened().parts.index
-        slot = index.find(index.place(address.digest))
-        return None if slot is None or slot.row[4] <= self._wall() else slot.row[2]
+        slot = self._slot(self._opened().parts, address.digest)
+        return None if slot is None else slot.row[2]
+
+    def _slot(self, parts: Parts, digest: bytes) -> Slot | None:
+        slot = parts.index.find(parts.index.place(digest))
+        return None if slot is None or slot.row[4] <= self._wall() else slot
 
     def scan(self) -> Iterator[Found]:
         """Every living envelope once."""

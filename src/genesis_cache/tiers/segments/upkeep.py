@@ -142,3 +142,15 @@ def _slot_fault(index: Index, segments: Segments, slot: Slot, good: Callable[[in
     if (place.bucket, place.fingerprint) != (slot.at, slot.fingerprint):
         return "the record it points to belongs to another key"
     return None if segments.envelope(digest, slot.row) is not None else "its record is damaged"
+
+
+def discard(index: Index, segments: Segments, state: State, digest: bytes, now: float) -> bool:
+    """Clear the slot of a digest if it leads to nothing whole; whether that was so."""
+    slot = index.find(index.place(digest))
+    if slot is None or slot.row[4] <= now or segments.envelope(digest, slot.row) is not None:
+        return False
+    index.clear(slot)
+    state.entries -= 1
+    state.damaged += 1
+    index.write_state(state)
+    return True

@@ -93,7 +93,7 @@ class Batch:
         address = put.address
         place = self._index.place(address.digest)
         since = put.since
-        if since is not None and since < max(self._index.killed(place), self._state.oldest_fill):
+        if since is not None and not self._in_time(since, place):
             return _REFUSED
         if put.version is not None and self._stored_version(address.digest, place) > put.version:
             return _REFUSED
@@ -108,6 +108,11 @@ class Batch:
         seq = self._tell_key(address, place)
         self._store(put, place, seq)
         return Receipt(seq)
+
+    def _in_time(self, since: int, place: Place) -> bool:
+        """Whether a fill's key is unchanged since it began, as far as that is known: not before, not in another log."""
+        state = self._state
+        return max(self._index.killed(place), state.oldest_fill) <= since <= state.seq
 
     def _stored_version(self, digest: bytes, place: Place) -> int:
         """The version of what is stored or about to be; below every version if there is none."""
