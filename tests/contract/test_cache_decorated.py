@@ -218,7 +218,15 @@ async def test_a_parameter_of_any_name(cache: Cache) -> None:
     """Parameters may be called what they like."""
 
     @cache.cached("f:{_key}:{type}:{self}:{key}")
-    async def f(_key: int, type: int, self: int, key: int, _entry: int = 5, _now: int = 6, _lookup: int = 7) -> list[int]:  # noqa: A002
+    async def f(
+        _key: int,
+        type: int,
+        self: int,
+        key: int,
+        _entry: int = 5,
+        _now: int = 6,
+        _lookup: int = 7,  # noqa: A002  # the point
+    ) -> list[int]:
         return [_key, type, self, key, _entry, _now, _lookup]
 
     for _ in range(2):

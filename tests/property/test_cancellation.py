@@ -132,7 +132,12 @@ async def test_a_storm_of_cancellations(lineup: str, tmp_path: Path) -> None:
                 owner = f"user:{n % 3}"
                 key = f"k{n % 10}"
                 view = cache.owned_by(owner)
-                tasks.append((f"{owner} {key}", asyncio.ensure_future(view.get_or_set(key, lambda o=owner, k=key: slow(f"{o} {k}")))))
+                tasks.append(
+                    (
+                        f"{owner} {key}",
+                        asyncio.ensure_future(view.get_or_set(key, lambda o=owner, k=key: slow(f"{o} {k}"))),
+                    )
+                )
             for n, (_, task) in enumerate(tasks):
                 if (n * 7 + round_) % 2:
                     task.cancel()

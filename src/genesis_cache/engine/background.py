@@ -32,6 +32,7 @@ class Background:
         self._once: dict[Callable[[], Job], asyncio.Task[object]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining = False
         self.payer: Callable[[], Coroutine[object, object, bool]] | None = None
 
     def spawn(self, job: Job) -> asyncio.Task[object]:
@@ -64,7 +65,9 @@ class Background:
         self.soon(self._pay)
 
     async def _pay(self) -> None:
-        while self.payer is not None and not self._core.closed and not await self.payer():  # noqa: ASYNC110  # tries
+        while self.payer is not None and not self._core.closed and not await self.payer():
+            if self._draining:
+                return  # that was the last attempt: a tier that is down does not hold up the close
             await asyncio.sleep(RETRY_S)
 
     # -- clean-up ----------------------------------------------------------------------------------------------------
@@ -130,6 +133,7 @@ class Background:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._draining = True
         here = asyncio.get_running_loop()
         mine = {task for task in self._tasks if task.get_loop() is here and task is not asyncio.current_task()}
         if mine:
@@ -138,6 +142,7 @@ class Background:
             task.cancel()
         if mine:
             await asyncio.gather(*mine, return_exceptions=True)
+        self._draining = False
 
     def forget(self) -> None:
         """In a forked child: the parent's jobs and timers are not ours."""
