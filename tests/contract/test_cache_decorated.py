@@ -220,12 +220,12 @@ async def test_a_parameter_of_any_name(cache: Cache) -> None:
     @cache.cached("f:{_key}:{type}:{self}:{key}")
     async def f(
         _key: int,
-        type: int,
+        type: int,  # noqa: A002  # the point of the test
         self: int,
         key: int,
         _entry: int = 5,
         _now: int = 6,
-        _lookup: int = 7,  # noqa: A002  # the point
+        _lookup: int = 7,
     ) -> list[int]:
         return [_key, type, self, key, _entry, _now, _lookup]
 

@@ -1,4 +1,4 @@
-"""Sharing: one cache in several threads and loops, one place in several processes, and what a child has after a fork."""
+"""Sharing: one cache in several threads and loops, one place in several processes, and a fork's child."""
 
 import asyncio
 import os
