@@ -71,3 +71,21 @@ async def test_starting_over_ends_what_was_held(pair: tuple[Cache, Cache]) -> No
     one._engine.hearing.start_over()
     assert one.peek("k") is None
     assert await one.get("k") == 1
+
+
+async def test_an_invalidation_that_the_log_does_not_take_kills_what_was_just_stored(pair: tuple[Cache, Cache]) -> None:
+    """A tag deleted while the disk cannot be written kills near copies that bear the log's newest sequences."""
+    one, two = pair
+    for n in range(20):
+        await two.set(f"other {n}", n)
+    await one.set("k", 1, tags=["t"])
+    store = one._engine.core.lanes[0].tier.store
+    commit, try_commit = store.commit, store.try_commit
+
+    def fail(_: object) -> None:
+        raise OSError("no space left")
+
+    store.commit = store.try_commit = fail
+    assert not await one.delete_by_tag("t")
+    assert one.peek("k") is None
+    store.commit, store.try_commit = commit, try_commit
