@@ -129,7 +129,7 @@ class Cache:
                     entry.mark = True
                 self._meter.near_hits += 1
                 return entry.value
-        return self._reading.peek(self._view, _text(key), default)
+        return self._reading.peek(self._view, text_key(key), default)
 
     async def get_many(self, keys: Iterable[str]) -> dict[str, Any]:
         """The fresh values of those keys that have one."""
