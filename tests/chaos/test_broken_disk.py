@@ -181,7 +181,9 @@ async def test_a_tier_that_came_back_forgets_what_it_could_not_be_told(tmp_path:
 
 def files(folder: Path) -> list[Path]:
     """Every file below, with something in it."""
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0 and path.name != ".gitignore"]
+    return [
+        path for path in folder.rglob("*") if path.is_file() and path.stat().st_size > 0 and path.name != ".gitignore"
+    ]
 
 
 def truncate(folder: Path) -> None:
@@ -202,3 +204,19 @@ def delete(folder: Path) -> None:
     """Delete every file and folder."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+async def test_a_tier_that_is_down_does_not_hold_up_the_close(tmp_path: Path) -> None:
+    """Closing a cache whose disk cannot be written takes one last attempt, not the patience of a server."""
+    cache = Cache.from_url("memory://", f"disk://{tmp_path}/disk")
+    await cache.open()
+    store = cache._engine.core.lanes[0].tier.store
+
+    def fail(_: object) -> None:
+        raise OSError("no space left")
+
+    store.commit = store.try_commit = fail
+    assert not await cache.set("k", 1)
+    began = time.monotonic()
+    await cache.close()
+    assert time.monotonic() - began < 2.5

@@ -1,4 +1,4 @@
-"""Four processes on one place, doing what they like: nobody reads another's value, nor one that was long invalidated."""
+"""Four processes on one place, doing what they like: nobody reads another's value, nor a long dead one."""
 
 import os
 import subprocess
@@ -87,7 +87,9 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("lineup", [["memory://?max_mb=5", "disk://{}/disk?max_mb=20"], ["memory://", "sqlite:///{}/c.db"]])
+@pytest.mark.parametrize(
+    "lineup", [["memory://?max_mb=5", "disk://{}/disk?max_mb=20"], ["memory://", "sqlite:///{}/c.db"]]
+)
 def test_four_processes(lineup: list[str], tmp_path: Path) -> None:
     """Values name their key, owner and moment: none is ever read elsewhere, or a second after it was invalidated."""
     board = tmp_path / "board"

@@ -82,8 +82,12 @@ def faults_of(cache: Cache) -> list[str]:
     faults = [] if core.memory is None else core.memory.check()
     for lane in core.lanes:
         faults += lane.tier.check()
-    faults += [f"{space.name!r} still has flights of {list(space.flights)}" for space in core.spaces.values() if space.flights]
-    faults += [f"{space.name!r} counts {space.gate.running} loads" for space in core.spaces.values() if space.gate.running]
+    faults += [
+        f"{space.name!r} still has flights of {list(space.flights)}" for space in core.spaces.values() if space.flights
+    ]
+    faults += [
+        f"{space.name!r} counts {space.gate.running} loads" for space in core.spaces.values() if space.gate.running
+    ]
     if core.fills._active:
         faults.append(f"{core.fills._active} fills were begun and not ended")
     if core.loads_abandoned:

@@ -218,7 +218,23 @@ async def test_a_parameter_of_any_name(cache: Cache) -> None:
     """Parameters may be called what they like."""
 
     @cache.cached("f:{_key}:{type}:{self}:{key}")
-    async def f(_key: int, type: int, self: int, key: int, _entry: int = 5, _now: int = 6, _lookup: int = 7) -> list[int]:  # noqa: A002
+    async def f(
+        _key: int,
+<<<<<<< HEAD
+        type: int,  # noqa: A002  # the point: any name will do
+=======
+        type: int,  # noqa: A002  # the point of the test
+>>>>>>> tests
+        self: int,
+        key: int,
+        _entry: int = 5,
+        _now: int = 6,
+<<<<<<< HEAD
+        _lookup: int = 7,  # the point
+=======
+        _lookup: int = 7,
+>>>>>>> tests
+    ) -> list[int]:
         return [_key, type, self, key, _entry, _now, _lookup]
 
     for _ in range(2):

@@ -12,7 +12,10 @@ from genesis_cache import Cache
 async def test_events(cache: Cache, house: Any) -> None:
     """Each event is told to who asked for it, until undone; a callback that raises disturbs nobody."""
     heard: list[tuple[object, object]] = []
-    undo = [cache.on(event, lambda told: heard.append((told["event"], told.get("key") or told.get("name")))) for event in ("hit", "miss", "stale", "load", "invalidate")]
+    undo = [
+        cache.on(event, lambda told: heard.append((told["event"], told.get("key") or told.get("name"))))
+        for event in ("hit", "miss", "stale", "load", "invalidate")
+    ]
 
     def bad(told: Any) -> None:
         raise RuntimeError("a listener's own trouble")
@@ -26,7 +29,14 @@ async def test_events(cache: Cache, house: Any) -> None:
     await cache._engine.background.drain()
     await cache.delete_by_tag("t")
     await cache.delete("k")
-    assert heard == [("miss", "k"), ("hit", "k"), ("stale", "k"), ("load", None), ("invalidate", "t"), ("invalidate", "k")]
+    assert heard == [
+        ("miss", "k"),
+        ("hit", "k"),
+        ("stale", "k"),
+        ("load", None),
+        ("invalidate", "t"),
+        ("invalidate", "k"),
+    ]
     for one in undo:
         one()
     await cache.set("k", 1)
@@ -37,7 +47,7 @@ async def test_events(cache: Cache, house: Any) -> None:
 
 
 async def test_figures_add_up(cache: Cache, house: Any) -> None:
-    """requests = hits + misses + those that waited for another's load; all of it is JSON."""
+    """Requests = hits + misses + those that waited for another's load; all of it is JSON."""
     await cache.set("a", 1)
     for key in ("a", "a", "absent"):
         await cache.get(key)
@@ -77,7 +87,7 @@ async def test_figures_add_up(cache: Cache, house: Any) -> None:
 
 
 async def test_explain_verdicts(cache: Cache, house: Any) -> None:
-    """explain tells fresh, stale, absent and invalidated apart, with a sentence and a row a tier."""
+    """Explain tells fresh, stale, absent and invalidated apart, with a sentence and a row a tier."""
     assert (await cache.explain("k")).verdict == "absent"
     await cache.set("k", "value", ttl=10, stale_if_error=60, tags=["t"], version=3, priority="HIGH")
     house.pass_time(4)
@@ -107,7 +117,7 @@ async def test_explain_verdicts(cache: Cache, house: Any) -> None:
 
 
 async def test_explaining_changes_nothing(cache: Cache, house: Any) -> None:
-    """explain promotes nothing and counts nothing."""
+    """Explain promotes nothing and counts nothing."""
     await cache.set("k", 1)
     house.forget_near(cache)
     before = cache.analytics()["global_statistics"]

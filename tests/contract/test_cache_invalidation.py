@@ -197,12 +197,12 @@ async def test_tags_kill_exactly_those_who_bear_them(cache: Cache, house: Any) -
     await cache.set("c", 1, tags=["z"])
     await cache.set("d", 1)
     assert await cache.delete_by_tag("x", "unknown")
-    assert sorted(await cache.get_many("a b c d".split())) == ["b", "c", "d"]
+    assert sorted(await cache.get_many(["a", "b", "c", "d"])) == ["b", "c", "d"]
     await cache.set("a", 2, tags=["x"])
     assert await cache.get("a") == 2
     await cache.delete_by_tag("y", "z")
     house.forget_near(cache) if house.far else None
-    assert sorted(await cache.get_many("a b c d".split())) == ["a", "d"]
+    assert sorted(await cache.get_many(["a", "b", "c", "d"])) == ["a", "d"]
     with pytest.raises(TypeError):
         await cache.delete_by_tag()
 
@@ -222,7 +222,7 @@ async def test_patterns(cache: Cache, house: Any) -> None:
         await cache.delete_by_pattern(pattern)
         assert set(keys) - set(await cache.get_many(keys)) == killed, pattern
         house.forget_near(cache) if house.far else None
-        assert set(keys) - set(await cache.get_many(keys)) == (killed if house.far else killed), pattern
+        assert set(keys) - set(await cache.get_many(keys)) == killed, pattern
     for bad in ("x" * 129, "a*b*c*", "", 5):
         wrong: Any = bad
         with pytest.raises(InvalidKey):
@@ -320,7 +320,10 @@ async def test_one_load_for_two_caches_on_one_place(house: Any) -> None:
         return f"load {len(calls)}"
 
     options = {"ttl": 10, "stale_while_revalidate": 60}
-    assert await asyncio.gather(*(cache.get_or_set("k", load, **options) for cache in (one, two, one, two))) == ["load 1"] * 4
+    assert (
+        await asyncio.gather(*(cache.get_or_set("k", load, **options) for cache in (one, two, one, two)))
+        == ["load 1"] * 4
+    )
     house.pass_time(11)
     assert await one.get_or_set("k", load, **options) == "load 1"
     await one._engine.background.drain()

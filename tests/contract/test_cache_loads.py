@@ -191,7 +191,10 @@ async def test_stale_while_revalidate(cache: Cache, house: Any, counting: Any, s
     await cache.get_or_set("k", counting, **options)
     house.pass_time(11)
     assert await cache.get_or_set("k", counting, **options) == "load 1"
-    assert set(await asyncio.gather(*(cache.get_or_set("k", counting, **options) for _ in range(10)))) <= {"load 1", "load 2"}
+    assert set(await asyncio.gather(*(cache.get_or_set("k", counting, **options) for _ in range(10)))) <= {
+        "load 1",
+        "load 2",
+    }
     await settled(lambda: cache.get("k"))
     await cache._engine.background.drain()
     assert await cache.get("k") == "load 2"
@@ -302,7 +305,10 @@ async def test_refresh_ahead(cache: Cache, house: Any, counting: Any, settled: A
     assert counting.calls == 1
     house.pass_time(20)
     assert await cache.get_or_set("k", counting, **options) == "load 1"
-    assert set(await asyncio.gather(*(cache.get_or_set("k", counting, **options) for _ in range(5)))) <= {"load 1", "load 2"}
+    assert set(await asyncio.gather(*(cache.get_or_set("k", counting, **options) for _ in range(5)))) <= {
+        "load 1",
+        "load 2",
+    }
 
     async def renewed() -> bool:
         return await cache.get("k") == "load 2"
@@ -478,7 +484,11 @@ async def test_get_or_set_many_loads_only_what_is_missing(cache: Cache, house: A
         asked.append(list(keys))
         return {key: f"new {key}" for key in keys if key != "d"} | {"unasked": "x"}
 
-    assert await cache.get_or_set_many(["a", "b", "c", "d", "a"], load, ttl=60) == {"a": "new a", "b": "old b", "c": "new c"}
+    assert await cache.get_or_set_many(["a", "b", "c", "d", "a"], load, ttl=60) == {
+        "a": "new a",
+        "b": "old b",
+        "c": "new c",
+    }
     assert asked == [["a", "c", "d"]]
     house.forget_near(cache) if house.far else None
     assert await cache.get_many(["a", "b", "c", "d", "unasked"]) == {"a": "new a", "b": "old b", "c": "new c"}

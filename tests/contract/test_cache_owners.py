@@ -131,7 +131,11 @@ async def test_reach_of_the_root_and_of_views(cache: Cache) -> None:
             for view in views.values():
                 await view.set("key:1", 1, tags=["t"])
             view = views[name]
-            assert await {"delete_by_tag": lambda v=view: v.delete_by_tag("t"), "delete_by_pattern": lambda v=view: v.delete_by_pattern("key:*"), "clear": view.clear}[kill]()
+            assert await {
+                "delete_by_tag": lambda v=view: v.delete_by_tag("t"),
+                "delete_by_pattern": lambda v=view: v.delete_by_pattern("key:*"),
+                "clear": view.clear,
+            }[kill]()
             left = {other for other, its in views.items() if await its.get("key:1") is None}
             assert left == reached, (name, kill)
 

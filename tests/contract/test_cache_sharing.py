@@ -1,4 +1,8 @@
-"""Sharing: one cache in several threads and loops, one place in several processes, and what a fork leaves to its child."""
+<<<<<<< HEAD
+"""Sharing: one cache in several threads and loops, one place in several processes, what a child has after a fork."""
+=======
+"""Sharing: one cache in several threads and loops, one place in several processes, and a fork's child."""
+>>>>>>> tests
 
 import asyncio
 import os
@@ -116,7 +120,7 @@ async def test_a_process_that_was_killed_holds_up_nobody(house: Any) -> None:
 
 @pytest.mark.parametrize("tiers", [("memory",), *FAR], ids="+".join)
 def test_a_forked_child_and_its_parent(house_path: Path, tiers: tuple[str, ...]) -> None:
-    """A child made by fork uses the cache as its parent does; where they share a place each sees the other's changes."""
+    """A forked child uses the cache as its parent does; where they share a place each sees the other's changes."""
     code = f"""
 import asyncio, os, sys
 from genesis_cache import Cache

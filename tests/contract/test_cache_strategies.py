@@ -5,6 +5,8 @@ from collections.abc import Awaitable
 from typing import Any
 
 from genesis_cache import Cache, CachePriority
+from genesis_cache.engine.entries import make_record, near_entry
+from genesis_cache.tiers.base import Drop
 
 
 async def where(cache: Cache, key: str) -> list[str]:
@@ -174,8 +176,6 @@ async def test_a_victim_that_was_deleted_on_its_way_down(house: Any) -> None:
             await cache.set(f"v{n}", round_)
         core = cache._engine.core
         for lane in core.lanes:  # only memory holds them, as after an eviction below
-            from genesis_cache.tiers.base import Drop
-
             await lane.tier.commit([Drop(cache._view.address(f"v{n}")) for n in range(10)])
         for n in range(10):
             cache._engine.writing.admit(_copy(cache, f"filler {round_} {n}"))
@@ -188,11 +188,11 @@ async def test_a_victim_that_was_deleted_on_its_way_down(house: Any) -> None:
 
 def _copy(cache: Cache, key: str) -> Any:
     """An entry made as a load would make one."""
-    from genesis_cache.engine.entries import make_record, near_entry
-
     core, view = cache._engine.core, cache._view
     plan = core.plan_of(view, {})
-    record = make_record(view.address(key), 1, plan, ttl=60, wall=core.clock.wall(), seq=core.floors.seq, epoch=core.log_epoch)
+    record = make_record(
+        view.address(key), 1, plan, ttl=60, wall=core.clock.wall(), seq=core.floors.seq, epoch=core.log_epoch
+    )
     return near_entry(core, view, key, record)
 
 

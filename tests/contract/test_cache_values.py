@@ -87,7 +87,11 @@ async def test_ttl_defaults_go_from_content_type_to_namespace_to_cache(house: An
     assert [await space.get(k) for k in ("space", "type", "call")] == [1, 1, 1]
     for passed, alive in ((60, "cache space type"), (60, "space type"), (100, "type"), (400, "")):
         house.pass_time(passed)
-        found = [k for k, where in (("cache", cache), ("space", space), ("type", space), ("call", space)) if await where.get(k) == 1]
+        found = [
+            k
+            for k, where in (("cache", cache), ("space", space), ("type", space), ("call", space))
+            if await where.get(k) == 1
+        ]
         assert " ".join(found) == alive
 
 
@@ -338,7 +342,12 @@ async def test_a_closed_cache_raises(cache: Cache) -> None:
     await cache.set("k", 1)
     await cache.close()
     await cache.close()
-    for call in (lambda: cache.get("k"), lambda: cache.set("k", 1), lambda: cache.get_or_set("k", lambda: 1), lambda: cache.delete("k")):
+    for call in (
+        lambda: cache.get("k"),
+        lambda: cache.set("k", 1),
+        lambda: cache.get_or_set("k", lambda: 1),
+        lambda: cache.delete("k"),
+    ):
         with pytest.raises(Exception, match="closed"):
             await call()
     with pytest.raises(Exception, match="closed"):

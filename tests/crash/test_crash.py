@@ -9,7 +9,7 @@ import kills
 import pytest
 import syscalls
 
-# Python 3.12 and later warn of a fork beside threads, of which other tests may have left some; forks are the point here.
+# Python 3.12 and later warn of a fork beside threads, which other tests may have left; forks are the point here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 

@@ -18,7 +18,11 @@ from genesis_cache.testing.clock import FakeClock
 KEYS = ["a", "b", "ab", "user:1", "user:2"]
 TAGS = ["t", "u"]
 VIEWS = [("", None), ("n", None), ("n/m", None), ("", "x"), ("n", "x"), ("n", "y")]
-TIERS = {"memory": ("memory://?max_mb=20",), "disk": ("disk://{0}/disk?max_mb=10",), "memory+disk": ("memory://?max_mb=20", "disk://{0}/disk?max_mb=10")}
+TIERS = {
+    "memory": ("memory://?max_mb=20",),
+    "disk": ("disk://{0}/disk?max_mb=10",),
+    "memory+disk": ("memory://?max_mb=20", "disk://{0}/disk?max_mb=10"),
+}
 
 keys = st.sampled_from(KEYS)
 views = st.sampled_from(VIEWS)
@@ -50,7 +54,10 @@ class CacheMachine(RuleBasedStateMachine):
     def open(self) -> None:
         """A new cache on the same place."""
         urls = [tier.format(self.folder) for tier in self.tiers]
-        self.cache = Cache(CacheSettings().with_urls(*urls).with_overrides(l1_cache_max_entries=12 if len(urls) > 1 else None), clock=self.clock)
+        self.cache = Cache(
+            CacheSettings().with_urls(*urls).with_overrides(l1_cache_max_entries=12 if len(urls) > 1 else None),
+            clock=self.clock,
+        )
         self.run(self.cache.open())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -188,7 +195,9 @@ class CacheMachine(RuleBasedStateMachine):
     def delete_by_pattern(self, view: Any, pattern: str) -> None:
         """Kill by pattern."""
         assert self.run(self.view(view).delete_by_pattern(pattern))
-        matches = {"user:*": ["user:1", "user:2"], "?": ["a", "b"], "a*": ["a", "ab"], "*b": ["b", "ab"], "*": KEYS}[pattern]
+        matches = {"user:*": ["user:1", "user:2"], "?": ["a", "b"], "a*": ["a", "ab"], "*b": ["b", "ab"], "*": KEYS}[
+            pattern
+        ]
         for place in self.reached(view):
             if place[2] in matches:
                 del self.model[place]
@@ -262,5 +271,7 @@ def test_a_cache_is_a_dict_with_times(name: str) -> None:
     """Whatever is done to it, a cache answers as a dict would that knows times, tags and owners."""
     run_state_machine_as_test(
         machine(TIERS[name]),
-        settings=settings(max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)),
+        settings=settings(
+            max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
     )

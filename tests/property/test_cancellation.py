@@ -110,8 +110,8 @@ async def test_cancelled_at_every_turn(lineup: str, warm: bool, tmp_path: Path, 
                 finished += not await cancelled_after(cache, call, ticks)
                 found = await asyncio.wait_for(cache.get_or_set("k", lambda: slow("value of k")), 5)
                 assert found == "value of k", (name, ticks)
-                await cache.set("l", "mine")
-                assert await cache.get("l") == "mine", (name, ticks)
+                outcome = await cache.set("l", "mine")  # not stored only while the tier is owed what was cancelled
+                assert await cache.get("l") == ("mine" if outcome or len(LINEUPS[lineup]) > 1 else None), (name, ticks)
                 if finished == 2:
                     break
             await quiet(cache)
@@ -132,7 +132,12 @@ async def test_a_storm_of_cancellations(lineup: str, tmp_path: Path) -> None:
                 owner = f"user:{n % 3}"
                 key = f"k{n % 10}"
                 view = cache.owned_by(owner)
-                tasks.append((f"{owner} {key}", asyncio.ensure_future(view.get_or_set(key, lambda o=owner, k=key: slow(f"{o} {k}")))))
+                tasks.append(
+                    (
+                        f"{owner} {key}",
+                        asyncio.ensure_future(view.get_or_set(key, lambda o=owner, k=key: slow(f"{o} {k}"))),
+                    )
+                )
             for n, (_, task) in enumerate(tasks):
                 if (n * 7 + round_) % 2:
                     task.cancel()

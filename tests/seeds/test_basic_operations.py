@@ -100,5 +100,8 @@ async def test_tagged_and_figures() -> None:
     stats: dict[str, Any] = await get_cache_analytics()
     assert f"{stats['global_statistics']['global_hit_ratio']:.2%}" == "50.00%"
     assert stats["global_statistics"]["average_response_time_ms"] >= 0
-    assert [f"{layer}: {row['hit_ratio']:.2%}" for layer, row in stats["layer_statistics"].items()] == ["l1: 50.00%", "l2: 0.00%"]
+    assert [f"{layer}: {row['hit_ratio']:.2%}" for layer, row in stats["layer_statistics"].items()] == [
+        "l1: 50.00%",
+        "l2: 0.00%",
+    ]
     assert (await advanced_cache_manager.optimize_cache_distribution()).applied

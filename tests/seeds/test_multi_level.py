@@ -32,6 +32,8 @@ async def test_restart(clock: FakeClock, tmp_path: Path) -> None:
     """What was stored is there after a restart."""
     await set_cached_value("k", "v", ttl=100)
     await advanced_cache_manager.close()
-    async with Cache(CacheSettings(cache_disk_path=str(tmp_path / "disk"), cache_environment="TESTING"), clock=clock) as again:
+    async with Cache(
+        CacheSettings(cache_disk_path=str(tmp_path / "disk"), cache_environment="TESTING"), clock=clock
+    ) as again:
         assert await again.get("k") == "v"
     await advanced_cache_manager.open()

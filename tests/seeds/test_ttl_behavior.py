@@ -17,8 +17,8 @@ async def test_expiry(clock: FakeClock) -> None:
 
 async def test_ttl_by_content_type(clock: FakeClock) -> None:
     """Each content type has the seed's ttl."""
-    for name in TYPES:
-        await advanced_cache_manager.set(name, name, content_type=name, ttl=f"{TYPES[name]}s")
+    for name, ttl in TYPES.items():
+        await advanced_cache_manager.set(name, name, content_type=name, ttl=f"{ttl}s")
         await advanced_cache_manager.set(f"default {name}", name, content_type=name)
     passed = 0
     for name, ttl in TYPES.items():

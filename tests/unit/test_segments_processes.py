@@ -18,7 +18,7 @@ from genesis_cache.tiers.segments import opening
 from genesis_cache.tiers.segments.layout import STATE_AT, STATE_SIZE, parse_state
 from genesis_cache.tiers.segments.store import SegmentStore
 
-# Python 3.12 and later warn of a fork beside threads, of which other tests may have left some; forks are the point here.
+# Python 3.12 and later warn of a fork beside threads, which other tests may have left; forks are the point here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 NEVER = float("inf")

@@ -73,8 +73,10 @@ class Floors:
                 if len(tags) > MAX_TAG_FLOORS:
                     self._shorten(tags)
             case Kind.PATTERN:
+                same = [p.seq for p in self._patterns if (p.scope, p.text) == (scope, notice.name)]
                 kept = [p for p in self._patterns if (p.scope, p.text) != (scope, notice.name)]
-                kept.append(PatternFloor(scope, notice.name, compile_pattern(notice.name), notice.seq))
+                seq = max([notice.seq, *same])
+                kept.append(PatternFloor(scope, notice.name, compile_pattern(notice.name), seq))
                 self._patterns = kept if len(kept) <= MAX_PATTERNS else self._retire(kept)
             case Kind.CLEAR:
                 self._clears[scope] = max(notice.seq, self._clears.get(scope, 0))

@@ -116,6 +116,7 @@ class Writing:
                 core.memory.drop(held, "explicit")
         elif held is entry and held is not None:
             held.seq = max(held.seq, receipt.seq)
+            core.floors.seq = max(core.floors.seq, receipt.seq)
 
     def admit(self, entry: Entry) -> None:
         """Put an entry into memory; what has to leave for it may be kept below."""
@@ -285,7 +286,7 @@ class Writing:
         """Make notices effective here with the log's sequences, or with the next ones where it has not answered."""
         floors = self._core.floors
         for n, notice in enumerate(notices):
-            seq = receipts[n].seq if receipts else floors.seq + 1
+            seq = receipts[n].seq if receipts else self.position() + 1
             floors.apply(Notice(notice.kind, notice.namespace, notice.owner, notice.name, seq))
 
     def _tell(self, scope: str, names: Sequence[str]) -> None:
@@ -298,9 +299,9 @@ class Writing:
     def position(self) -> int:
         """The log's sequence that a value made from now on carries."""
         core = self._core
-        if core.authority is None:
-            return core.floors.seq
-        return max(core.authority.seq(), core.floors.seq)
+        if core.authority is not None:  # kept, because the log may be out of sight when an entry of now is to be killed
+            core.floors.seq = max(core.authority.seq(), core.floors.seq)
+        return core.floors.seq
 
     def _commit(self, lanes: Lanes, written: Written = ()) -> Coroutine[Any, Any, Outcome]:
         """Give each far tier its changes; what one does not take is owed."""

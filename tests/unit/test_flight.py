@@ -1,0 +1,108 @@
+"""Flights and gates: who waits gets one outcome, who leaves harms nobody, and places are given in order."""
+
+import asyncio
+import threading
+
+import pytest
+
+from genesis_cache.engine.flight import Flight, Gate, Lost
+
+
+async def test_all_who_wait_get_the_outcome() -> None:
+    """Every waiter, and whoever comes later, gets what landed; the first outcome stays."""
+    flight = Flight(0, 0.0)
+    waiting = [asyncio.create_task(flight.wait(None)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert flight.waiting == 3
+    flight.land(Lost.NOTHING)
+    flight.land(Lost.TASK)
+    assert await asyncio.gather(*waiting) == [Lost.NOTHING] * 3
+    assert await flight.wait(None) is Lost.NOTHING
+    assert flight.waiting == 0
+
+
+async def test_patience_ends_for_one() -> None:
+    """A waiter whose patience ends gets WAIT; the others wait on."""
+    flight = Flight(0, 0.0)
+    patient = asyncio.create_task(flight.wait(None))
+    assert await flight.wait(0.001) is Lost.WAIT
+    flight.land(Lost.NOTHING)
+    assert await patient is Lost.NOTHING
+
+
+async def test_a_cancelled_waiter_is_forgotten() -> None:
+    """A waiter that was cancelled does not count as waiting."""
+    flight = Flight(0, 0.0)
+    task = asyncio.create_task(flight.wait(None))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert flight.waiting == 0
+    flight.land(Lost.NOTHING)
+
+
+def test_waiters_on_several_loops() -> None:
+    """A flight that lands on one thread wakes those who wait on the loops of others."""
+    flight = Flight(0, 0.0)
+    found: list[object] = []
+    threads = [threading.Thread(target=lambda: found.append(asyncio.run(flight.wait(5)))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while flight.waiting < 3:
+        pass
+    flight.land(Lost.NOTHING)
+    for thread in threads:
+        thread.join(5)
+    assert found == [Lost.NOTHING] * 3
+
+
+def test_a_flight_whose_loop_was_closed_is_orphaned() -> None:
+    """A flight on a closed loop says so; one that landed does not."""
+    flight = Flight(0, 0.0)
+    assert not flight.orphaned
+    loop = asyncio.new_event_loop()
+
+    async def fly() -> None:
+        flight.task = asyncio.current_task()
+
+    loop.run_until_complete(fly())
+    loop.close()
+    assert flight.orphaned
+    flight.land(Lost.TASK)
+    assert not flight.orphaned
+
+
+async def test_a_gate_gives_its_places_in_order() -> None:
+    """At most so many are inside; the longest waiting is next; one that was cancelled is passed over."""
+    gate = Gate(2)
+    order: list[int] = []
+
+    async def through(n: int) -> None:
+        await gate.enter()
+        order.append(n)
+        assert gate.running <= 2
+        await asyncio.sleep(0.001)
+        gate.leave()
+
+    tasks = [asyncio.create_task(through(n)) for n in range(6)]
+    await asyncio.sleep(0)
+    tasks[3].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == [0, 1, 2, 4, 5]
+    assert gate.running == 0
+
+
+async def test_a_place_given_to_one_that_is_cancelled_in_that_moment() -> None:
+    """A place handed to a waiter that is cancelled before it wakes goes to the next."""
+    gate = Gate(1)
+    await gate.enter()
+    first, second = asyncio.create_task(gate.enter()), asyncio.create_task(gate.enter())
+    await asyncio.sleep(0)
+    gate.leave()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await asyncio.wait_for(second, 1)
+    gate.leave()
+    await asyncio.sleep(0)
+    assert gate.running == 0
