@@ -220,20 +220,12 @@ async def test_a_parameter_of_any_name(cache: Cache) -> None:
     @cache.cached("f:{_key}:{type}:{self}:{key}")
     async def f(
         _key: int,
-<<<<<<< HEAD
-        type: int,  # noqa: A002  # the point: any name will do
-=======
         type: int,  # noqa: A002  # the point of the test
->>>>>>> tests
         self: int,
         key: int,
         _entry: int = 5,
         _now: int = 6,
-<<<<<<< HEAD
-        _lookup: int = 7,  # the point
-=======
         _lookup: int = 7,
->>>>>>> tests
     ) -> list[int]:
         return [_key, type, self, key, _entry, _now, _lookup]
 

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Sharing: one cache in several threads and loops, one place in several processes, what a child has after a fork."""
-=======
 """Sharing: one cache in several threads and loops, one place in several processes, and a fork's child."""
->>>>>>> tests
 
 import asyncio
 import os
