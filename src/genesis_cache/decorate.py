@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from functools import partial, update_wrapper
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
 from genesis_cache.engine.loading import Load
 from genesis_cache.model.argkeys import argument_key, template_key, template_tag
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from genesis_cache.engine.engine import Engine
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
 
 _INLINE_BYTES = 800  # of argument text that may stand in a key as it is; longer arguments are hashed
@@ -71,6 +72,17 @@ class CachedFunction(Protocol[P, R_co]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """The cached value, or the function's own result, stored on the way."""
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[Any, Q], R_co], instance: object, owner: type | None = None
+    ) -> Callable[Q, R_co]: ...
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """The method of an instance, without its ``self``, as of any function."""
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The key of a call."""

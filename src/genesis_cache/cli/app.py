@@ -5,12 +5,12 @@
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 from typer.exceptions import Abort, TyperException
 
+from genesis_cache import __version__
 from genesis_cache.cli import entries, inspect, play
 from genesis_cache.cli.output import COULD_NOT, DONE, INTERRUPTED, UsageError, complain, exit_code_of
 from genesis_cache.model.errors import CacheError
@@ -37,13 +37,19 @@ for _name, _command in (
     app.command(_name)(_command)
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  # typer passes it so
+    if wanted:
+        sys.stdout.write(__version__ + "\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _whole(
-    show_version: Annotated[bool, typer.Option("--version", help="Show the version and leave.", is_eager=True)] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
-    if show_version:
-        sys.stdout.write(version("genesis-cache") + "\n")
-        raise typer.Exit
+    """Options before any command."""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

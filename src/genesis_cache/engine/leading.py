@@ -25,6 +25,7 @@ from genesis_cache.tiers.base import Tier
 LEASE_POLL_FIRST_S = 0.001
 LEASE_POLL_MOST_S = 0.05
 
+REMEMBERED_RESTS = 4096  # keys whose load failed lately; beyond it they are all tried again
 LOADER_THREADS = 4096  # at most; how many loads run at once is for the namespaces' gates to say
 
 _LOADING: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar("genesis_cache_loading", default=())
@@ -58,6 +59,7 @@ class Leading:
         self._position = storing.position
         self._loader = Loader(core.settings.cache_load_deadline, LOADER_THREADS)
         self._leased: dict[bytes, Flight] = {}
+        self._rests: dict[bytes, float] = {}
         self.keep = storing.keep
 
     def lead(self, job: Job) -> Flight:
@@ -88,6 +90,7 @@ class Leading:
             self._rest(job, error)
             flight.land(error)
         else:
+            self._rests.pop(job.address.digest, None)
             flight.land(outcome)
         finally:
             if flight.abandoned:
@@ -194,8 +197,14 @@ class Leading:
     def _rest(self, job: Job, error: BaseException) -> None:
         """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
         self._core.log.load_failed(job.address.key, error)
-        if job.stale is not None and job.stale.extra is not None:
-            job.stale.extra.retry_at = self._core.clock.now() + job.plan.retry_after
+        if job.stale is not None:
+            if len(self._rests) >= REMEMBERED_RESTS:
+                self._rests.clear()
+            self._rests[job.address.digest] = self._core.clock.now() + job.plan.retry_after
+
+    def resting(self, address: Address) -> bool:
+        """Whether the key's load failed so lately that its old value serves without another attempt."""
+        return bool(self._rests) and self._core.clock.now() < self._rests.get(address.digest, 0.0)
 
     def close(self) -> None:
         """Let go of the loaders' threads."""

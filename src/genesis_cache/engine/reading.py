@@ -298,7 +298,7 @@ class Reading:
     def _serves_now(self, view: View, key: str, entry: Entry, verdict: Verdict, load: Load, plan: Plan) -> bool:
         """Whether an entry past its best is the answer: refreshed behind, or held while a failing load rests."""
         core = self._core
-        resting = entry.extra is not None and core.clock.now() < entry.extra.retry_at
+        resting = self.leading.resting(view.address(key))
         if verdict is Verdict.IF_ERROR:
             if resting:
                 self._stale_served(view, key)

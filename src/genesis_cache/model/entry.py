@@ -38,8 +38,6 @@ class Extra(msgspec.Struct, gc=False, kw_only=True):
     cost: float = 0.0
     """Seconds its load took."""
     content_type: str | None = None
-    retry_at: float = 0.0
-    """Until when a failed or timed-out load is not tried again while this value may still be served."""
     isolate: bool = False
     sensitive: bool = False
     tiers: frozenset[str] | None = None

@@ -42,6 +42,9 @@ def build_tiers(settings: CacheSettings, clock: Clock) -> Built:
 def split_tiers(tiers: Sequence[MemoryTier | Tier]) -> Built:
     """The same for tiers that the caller made; SettingsError for none, or for two of memory."""
     near = [n for n, tier in enumerate(tiers) if isinstance(tier, MemoryTier)]
+    for tier in tiers:
+        if not isinstance(tier, MemoryTier) and not all(hasattr(tier, verb) for verb in ("kind", "get", "commit")):
+            raise SettingsError(f"tiers takes tiers, got {tier!r:.80}: name tiers by their URLs in Cache.from_url()")
     if not tiers or len(near) > 1:
         msg = f"tiers must name at least one tier and at most one of memory, got {len(tiers)} with {len(near)} such"
         raise SettingsError(msg)
