@@ -51,3 +51,33 @@ async def test_a_later_invalidation_does_not_hide_an_earlier_one(cache: Cache, *
     go.set()
     assert await early == 1
     assert await late == 2
+
+
+async def test_many_keys_serve_old_values_while_new_ones_load(cache: Cache) -> None:
+    """Past their ttl, many keys asked for at once answer at once, and are loaded once behind."""
+    calls: list[list[str]] = []
+
+    async def load(keys: list[str]) -> dict[str, str]:
+        calls.append(keys)
+        return dict.fromkeys(keys, "new")
+
+    await cache.set_many({"a": "old", "b": "old"}, ttl=0.01, stale_while_revalidate=60)
+    await asyncio.sleep(0.02)
+    assert await cache.get_or_set_many(["a", "b"], load, stale_while_revalidate=60) == {"a": "old", "b": "old"}
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert await cache.get_many(["a", "b"]) == {"a": "new", "b": "new"}
+    assert calls == [["a", "b"]]
+
+
+async def test_many_keys_fall_back_on_old_values_when_the_load_fails(cache: Cache) -> None:
+    """When the loader of many keys fails, the old values serve where stale_if_error allows it."""
+
+    async def fail(keys: list[str]) -> dict[str, str]:
+        raise OSError(f"{len(keys)} keys, and no answer")
+
+    await cache.set_many({"a": "old"}, ttl=0.01, stale_if_error=60)
+    await asyncio.sleep(0.02)
+    assert await cache.get_or_set_many(["a"], fail) == {"a": "old"}
+    with pytest.raises(OSError, match="no answer"):
+        await cache.get_or_set_many(["a", "b"], fail)

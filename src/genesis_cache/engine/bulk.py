@@ -16,7 +16,8 @@ from genesis_cache.engine.reading import SERVED, Reading
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
-from genesis_cache.policies.freshness import remaining
+from genesis_cache.model.settings import ReadStrategy
+from genesis_cache.policies.freshness import Verdict, judge, remaining
 
 
 class Bulk:
@@ -74,21 +75,44 @@ class Bulk:
     async def get_or_set_many(self, view: View, keys: Sequence[str], load: Load, plan: Plan) -> dict[str, object]:
         """The values of all keys that exist or that the loader brings, in the order asked."""
         found = await self.get_many(view, keys)
+        stale = self._stale(view, [key for key in keys if key not in found])
+        found |= self._served_while_revalidating(view, stale, load, plan)
         while missing := [key for key in dict.fromkeys(keys) if key not in found]:
             joined = self._reading.position()
             flights = self._join_or_lead(view, missing, load, plan)
             lost = False
             for key, flight in flights.items():
-                outcome = await self._reading.leading.wait(view, flight, plan.hard_timeout)
+                old = stale.get(key)
+                outcome = await self._reading.leading.wait(view, flight, self._reading.patience(plan, old))
                 if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, outcome, joined):
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:
                     lost = True
                 elif outcome is not Lost.NOTHING:
-                    found[key] = self._reading.fall_back(view, key, flight, outcome, None, plan)
+                    found[key] = self._reading.fall_back(view, key, flight, outcome, old, plan)
             if not lost:
                 break
         return {key: found[key] for key in dict.fromkeys(keys) if key in found}
+
+    def _stale(self, view: View, keys: Sequence[str]) -> dict[str, Entry]:
+        """What memory holds of keys that have no fresh value."""
+        looks = {key: self._reading.near(view, key) for key in keys}
+        return {key: entry for key, (entry, verdict) in looks.items() if entry is not None and verdict not in SERVED}
+
+    def _served_while_revalidating(
+        self, view: View, stale: Mapping[str, Entry], load: Load, plan: Plan
+    ) -> dict[str, object]:
+        """The old values that may serve at once; their new ones are loaded behind."""
+        core = self._core
+        if core.settings.cache_read_strategy is ReadStrategy.CACHE_ASIDE:
+            return {}
+        now = core.clock.now()
+        served = [key for key, entry in stale.items() if judge(entry, now) is Verdict.WHILE_REVALIDATE]
+        for key in served:
+            self._reading.stale_served(view, key)
+        if served:
+            self._join_or_lead(view, served, load, plan)
+        return {key: own_value(stale[key]) for key in served}
 
     def _join_or_lead(self, view: View, missing: Sequence[str], load: Load, plan: Plan) -> dict[str, Flight]:
         flights: dict[str, Flight] = {}

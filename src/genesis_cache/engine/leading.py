@@ -24,6 +24,7 @@ from genesis_cache.tiers.base import Tier
 
 LEASE_POLL_FIRST_S = 0.001
 LEASE_POLL_MOST_S = 0.05
+LEASE_PATIENCE_S = 10.0  # for a load of another process, which may hang: then this one loads by itself
 
 REMEMBERED_RESTS = 4096  # keys whose load failed lately; beyond it they are all tried again
 LOADER_THREADS = 4096  # at most; how many loads run at once is for the namespaces' gates to say
@@ -136,7 +137,7 @@ class Leading:
         if core.authority is None:
             return None
         pause = LEASE_POLL_FIRST_S
-        give_up = core.clock.now() + core.settings.cache_load_deadline
+        give_up = core.clock.now() + min(LEASE_PATIENCE_S, core.settings.cache_load_deadline)
         while not self._take(flight, job.address, core.authority.tier) and core.clock.now() < give_up:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LEASE_POLL_MOST_S)

@@ -244,7 +244,7 @@ class Reading:
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
-            outcome = await self.leading.wait(view, flight, self._patience(plan, stale))
+            outcome = await self.leading.wait(view, flight, self.patience(plan, stale))
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry):
                 if not self.killed_since(view, key, outcome, joined):
@@ -301,20 +301,21 @@ class Reading:
         resting = self.leading.resting(view.address(key))
         if verdict is Verdict.IF_ERROR:
             if resting:
-                self._stale_served(view, key)
+                self.stale_served(view, key)
             return resting
         aside = core.settings.cache_read_strategy is ReadStrategy.CACHE_ASIDE
         if verdict is Verdict.WHILE_REVALIDATE:
             if aside and not resting:
                 return False
-            self._stale_served(view, key)
+            self.stale_served(view, key)
         elif verdict is Verdict.REFRESH:
             self.serve(view, key, entry)
         if not resting and not aside:
             self._refresh(view, key, load, plan, entry)
         return True
 
-    def _stale_served(self, view: View, key: str) -> None:
+    def stale_served(self, view: View, key: str) -> None:
+        """An old value was the answer: counted, and told to who wants to know."""
         view.space.meter.stale_served += 1
         if self._core.events.wants("stale"):
             self._core.events.emit("stale", key=key, namespace=view.space.name)
@@ -338,7 +339,8 @@ class Reading:
     # -- 6. how long a caller waits, and what it gets if that was not enough -----------------------------------------
 
     @staticmethod
-    def _patience(plan: Plan, stale: Entry | None) -> float | None:
+    def patience(plan: Plan, stale: Entry | None) -> float | None:
+        """Seconds that a caller waits for a load; None: as long as the load may take."""
         limits = (plan.hard_timeout, plan.soft_timeout if stale is not None else None)
         return min((limit for limit in limits if limit is not None), default=None)
 
@@ -354,7 +356,7 @@ class Reading:
     ) -> object:
         """The old value where one may serve; else the loader's error, or LoaderTimeout."""
         if stale is not None and self._core.clock.now() < max(stale.until, self._stale_end(stale)):
-            self._stale_served(view, key)
+            self.stale_served(view, key)
             view.space.meter.stale_waited += 1
             return own_value(stale)
         if isinstance(outcome, BaseException):
