@@ -15,7 +15,7 @@ from genesis_cache.engine.core import Core
 from genesis_cache.model.entry import Entry
 from genesis_cache.policies.freshness import gone
 
-SLICE_S = 0.0002  # after which the clean-up of memory begins no further chunk; a cold one of 512 entries takes 1 ms
+SLICE_S = 0.0002  # after which the clean-up of memory begins no further piece; a slice takes a few times as long
 PAUSE_S = 0.005  # between two slices
 FAR_SWEEP_S = 0.05  # of a worker thread, a turn
 RETRY_S = 0.5  # between two attempts to pay what is owed

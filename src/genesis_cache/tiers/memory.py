@@ -20,6 +20,7 @@ from genesis_cache.tiers.table import SHARD_MASK, SHARD_SHIFT, SPLIT_AT, Table
 LARGEST_SHARE = 0.5  # of the byte limit, for one entry
 MIRROR_EVERY = 8  # hits that the front of a large table missed: what is asked for often gets there soon enough
 MOST_VICTIMS = 4096  # of one entry: about ten milliseconds, which only an entry as heavy as so many others takes
+SWEPT_AT_ONCE = 128  # entries; each costs half a microsecond, or two if it is in no processor cache
 CLEARED_AT_ONCE = 500  # entries: about a millisecond
 
 
@@ -298,7 +299,9 @@ class MemoryTier:
 
     def _pieces(self) -> Iterator[list[Entry]]:
         for policy in self._policies():
-            yield from policy.pieces()
+            for piece in policy.pieces():
+                for start in range(0, len(piece), SWEPT_AT_ONCE):
+                    yield piece[start : start + SWEPT_AT_ONCE]
 
 
 def _rank(entry: Entry) -> int:
