@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from genesis_cache.model.entry import Entry
 from genesis_cache.policies.eviction.base import Directory, Find, Key
 
-CHUNK = 512  # records: a chunk is packed or scanned in about 0.1 ms
+CHUNK = 128  # records: a chunk that is in no processor cache is scanned in about 0.3 ms
 _VOIDS = 4  # chunks' worth of void records that are left alone
 _SEARCHED = 32  # records: in a longer open chunk nothing is searched for, it is sealed
 TAGS = 4  # queues that ``home % TAGS`` tells apart, if a policy has no more
