@@ -29,6 +29,7 @@ COMMON = Struct("<4s4x4BI2d24s2Q8x32s8xII2Q")  # the same bytes, less what few r
 _SEAL = Struct("<4sI")
 _LENGTHS = Struct("<II2Q")
 _LENGTHS_AT = HEADER.size - _LENGTHS.size
+_DIGEST_AT = _LENGTHS_AT - 40  # before the key id of 8 bytes
 _U32 = Struct("<I")
 SEAL_BYTES = _SEAL.size
 
@@ -79,6 +80,11 @@ def intact(envelope: Buffer) -> bool:
         return False
     _, checksum = _SEAL.unpack_from(envelope)
     return bool(crc32(memoryview(envelope)[SEAL_BYTES:]) == checksum)
+
+
+def matches(envelope: Buffer, digest: bytes) -> bool:
+    """Whether an envelope says that it belongs to this address: a reply meant for another caller does not."""
+    return envelope[_DIGEST_AT : _DIGEST_AT + 32] == digest
 
 
 def version_of(envelope: Buffer) -> int | None:

@@ -20,7 +20,7 @@ from genesis_cache.model.keys import Address, Scope, address_of, scope_of
 from genesis_cache.model.meter import Latency, LayerMeter, SpaceMeter
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.settings import TIERS, CacheSettings
-from genesis_cache.tiers.base import Buffer, Change, Kill, Put, Remove, Tier
+from genesis_cache.tiers.base import Answer, Buffer, Change, Kill, Put, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
 
 MapKey = str | tuple[str, str]
@@ -47,7 +47,7 @@ class Lane:
         self.reads = 0
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
-        self.get: Callable[[Address], Buffer | Awaitable[Buffer | None] | None] = tier.get
+        self.get: Callable[[Address], Buffer | Awaitable[Answer] | None] = tier.get
         """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
     @property
@@ -92,7 +92,7 @@ class Lane:
     def _route(self) -> None:
         self.get = _nothing if self.owed else self._first_on_way if self._way else self.tier.get
 
-    def _first_on_way(self, address: Address) -> Buffer | Awaitable[Buffer | None] | None:
+    def _first_on_way(self, address: Address) -> Buffer | Awaitable[Answer] | None:
         return self._on_way(address) if address.digest in self._way else self.tier.get(address)
 
     def _on_way(self, address: Address) -> Buffer | None:
@@ -101,8 +101,7 @@ class Lane:
 
     def seq(self) -> int:
         """The last sequence of the tier's own log; 0 while it cannot be told."""
-        position = self.tier.position()
-        return 0 if position is None else position.seq
+        return self.tier.seq()
 
 
 def _nothing(_: Address) -> None:

@@ -99,6 +99,8 @@ class Record(msgspec.Struct, gc=False):
     content_type: str | None = None
     isolate: bool = False
     tiers: frozenset[str] | None = None
+    sensitive: bool = False
+    """Sealed wherever it leaves memory; memory only where there is no key to seal it with."""
 
     @property
     def fresh_until(self) -> float:

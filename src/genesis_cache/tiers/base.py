@@ -4,21 +4,25 @@ A far tier owns three things together, because one change must move all three: t
 log that other processes read, and the leases that let one process load a key for all.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
 
+from genesis_cache.model.finding import Finding
 from genesis_cache.model.keys import Address
 from genesis_cache.model.notice import Kind, Notice, Position
 
 __all__ = [
+    "Answer",
     "Buffer",
     "Change",
     "Drop",
     "Found",
     "Kill",
     "Kind",
+    "Late",
     "Notice",
     "Position",
     "Put",
@@ -160,15 +164,31 @@ class Store(Protocol):
         """Verify its own books (bytes, entries, index against data); a sentence for each fault, none if sound."""
 
 
+class Late(msgspec.Struct, frozen=True, gc=False):
+    """The answer of a far tier that has not come within its budget: the reader goes on, the reply is still taken in."""
+
+    rest: "asyncio.Future[Buffer | None]"
+    """Done when the reply is there, or when it is given up (then None)."""
+
+
+Answer = Buffer | Late | None
+
+
 class Tier(Protocol):
     """A far tier as the engine sees it. No method raises for a dead tier: it answers "not here" or "owed"."""
 
     kind: str
     """``disk``, ``redis`` or ``database``."""
+    is_shared: bool
+    """Whether other hosts may use it too, so that its log reaches further than that of an embedded store."""
+    keeps_budget: bool
+    """Whether `get` ends by itself, with `Late`, where the far budget is over."""
     on_down: Callable[[str], object]
     """Called with a reason when the tier goes out of use."""
     on_up: Callable[[], object]
     """Called when it is in use again."""
+    on_news: Callable[[], object]
+    """Called, on any thread, when the log has something new; never called by a tier whose log is cheap to look at."""
 
     async def open(self) -> None:
         """Connect or make what is needed; a tier that cannot is down, with a reason, and tries again later."""
@@ -176,7 +196,7 @@ class Tier(Protocol):
     async def close(self) -> None:
         """Write what is queued, then let go of everything."""
 
-    def get(self, address: Address) -> Buffer | None | Awaitable[Buffer | None]:
+    def get(self, address: Address) -> Buffer | None | Awaitable[Answer]:
         """The checked envelope, None, or an awaitable of these where it cannot be told without waiting."""
 
     async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
@@ -191,13 +211,16 @@ class Tier(Protocol):
     def position(self) -> Position | None:
         """The log's end as this process can see it now; None while it cannot."""
 
+    def seq(self) -> int:
+        """The highest sequence that its log is known to have given, heard or by a receipt; 0 while none is known."""
+
     def notices(self, after: Position) -> list[Notice] | None:
         """As `Store.notices`."""
 
     def floors(self) -> list[Notice]:
         """As `Store.floors`."""
 
-    def lease(self, address: Address) -> bool:
+    def lease(self, address: Address) -> bool | Awaitable[bool]:
         """As `Store.lease`; True while the tier is down, so that a load is never held up."""
 
     def release(self, address: Address) -> None:
@@ -217,4 +240,7 @@ class Tier(Protocol):
         """Why the tier is out of use, in a sentence; None while it works."""
 
     def check(self) -> list[str]:
-        """As `Store.check`."""
+        """As `Store.check`; of a tier behind a server only what this process keeps."""
+
+    async def diagnose(self) -> list[Finding]:
+        """What an operator should know of it; never raises: a tier that cannot be asked is a finding too."""

@@ -18,6 +18,7 @@ from itertools import chain, islice
 from typing import Protocol, TypeVar, runtime_checkable
 
 from genesis_cache.model.clock import Clock
+from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.keys import Address
 from genesis_cache.model.missing import MISSING, Missing
 from genesis_cache.tiers.base import (
@@ -84,9 +85,12 @@ class StoreTier:
         inline_reads: bool = True,
     ) -> None:
         self.kind = kind
+        self.is_shared = False
+        self.keeps_budget = False
         self.store = store
         self.on_down: Callable[[str], object] = _nothing_down
-        self.on_up: Callable[[], object] = _nothing_up
+        self.on_up: Callable[[], object] = _nothing
+        self.on_news: Callable[[], object] = _nothing
         self.errors = 0
         """How often the store failed."""
         self._clock = clock
@@ -349,6 +353,11 @@ class StoreTier:
             self._last_seq = position.seq
         return position
 
+    def seq(self) -> int:
+        """As `Tier.seq`."""
+        position = self.position()
+        return 0 if position is None else position.seq
+
     def notices(self, after: Position) -> list[Notice] | None:
         """As `Tier.notices`; None (forget all) too where the log cannot be read."""
         return self._ask(lambda: self.store.notices(after), None)
@@ -405,6 +414,24 @@ class StoreTier:
                     stats.capacity_bytes = self._last_stats.capacity_bytes
                 self._last_stats = stats
         return self._last_stats
+
+    async def diagnose(self) -> list[Finding]:
+        """As `Tier.diagnose`."""
+        subject = f"{self.kind}: use"
+        if (reason := self.down) is not None:
+            return [
+                Finding(subject, Severity.FAULT, reason, "mend what the sentence says; the cache tries again by itself")
+            ]
+        stats = self.stats()
+        size = f"{stats.entries} entries in {stats.size_bytes / 2**20:.1f} MB"
+        if stats.damaged or stats.rebuilt:
+            told = f"{size}; {stats.damaged} damaged records left out, the store made anew {stats.rebuilt} times"
+            return [
+                Finding(
+                    subject, Severity.ADVICE, told, "look at the disk's health, and at who else writes to the folder"
+                )
+            ]
+        return [Finding(subject, Severity.OK, size)]
 
     def check(self) -> list[str]:
         """As `Tier.check`, with the queue's books; call it while nothing is being written."""
@@ -485,7 +512,7 @@ def _nothing_down(_reason: str) -> None:
     """Nobody asked to be told."""
 
 
-def _nothing_up() -> None:
+def _nothing() -> None:
     """Nobody asked to be told."""
 
 
