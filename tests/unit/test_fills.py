@@ -1,7 +1,7 @@
 """Fills: a load that began before its key changed may not store; exact, and forgotten when none is on its way."""
 
 from genesis_cache.coherence import fills as fills_module
-from genesis_cache.coherence.fills import Fills
+from genesis_cache.coherence.fills import MAX_REMEMBERED, Fills
 
 
 def test_a_change_kills_the_fills_that_began_before_it() -> None:

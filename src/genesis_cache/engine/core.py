@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import msgspec
 
 from genesis_cache.codecs.codec import Codec
+from genesis_cache.codecs.seal import keyring_of
 from genesis_cache.coherence.fills import Fills
 from genesis_cache.coherence.floors import Floors, Reach, reach_of
 from genesis_cache.engine.flight import Flight, Gate
@@ -175,7 +176,7 @@ class Core:
         self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
         self.authority = _authority(self.lanes)
         self.near_meter = memory.meter if memory is not None else LayerMeter()
-        self.codec = Codec(compression=settings.cache_compression)
+        self.codec = Codec(compression=settings.cache_compression, keyring=keyring_of(settings.cache_encryption_keys))
         self.floors = Floors()
         self.fills = Fills()
         self.events = EventHub()

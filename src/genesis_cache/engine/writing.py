@@ -67,7 +67,8 @@ class Writing:
     def write(self, view: View, records: Sequence[Record], plan: Plan) -> Coroutine[Any, Any, Outcome]:
         """Store records where the plan wants them; old copies elsewhere are removed. Near at once, far when awaited."""
         core = self._core
-        wanted = far_wanted(plan, core.far_kinds, core.settings.cache_write_strategy, loaded=False)
+        strategy = core.settings.cache_write_strategy
+        wanted = far_wanted(plan, core.far_kinds, strategy, loaded=False, can_seal=core.codec.can_seal)
         encode = core.envelope if True in wanted else None
         envelopes = [b"" if encode is None else encode(record) for record in records]
         batches: list[list[Change]] = [[] for _ in core.lanes]
@@ -98,7 +99,7 @@ class Writing:
         if old is not None and plan.version is not None and self._newer(view, old, plan.version):
             return MISSING
         strategy = core.settings.cache_write_strategy
-        if not near_wanted(plan, core.far_kinds, strategy, loaded=False):
+        if not near_wanted(plan, core.far_kinds, strategy, loaded=False, can_seal=core.codec.can_seal):
             if old is not None:
                 core.memory.drop(old, "explicit")
             return None
@@ -160,8 +161,7 @@ class Writing:
         self._hearing.listen()
         changes: list[Change] = []
         for victim, token, seq in victims:
-            extra = victim.extra
-            if judge(victim, now) is not Verdict.FRESH or (extra is not None and (extra.sensitive or extra.tiers)):
+            if judge(victim, now) is not Verdict.FRESH or not self._fits_below(victim):
                 continue
             space = core.space(core.namespace_of(victim))
             owner = victim.key[0] if isinstance(victim.key, tuple) else None
@@ -181,6 +181,10 @@ class Writing:
         if changes and not lane.owed:
             await lane.tier.commit(changes)
 
+    def _fits_below(self, victim: Entry) -> bool:
+        extra = victim.extra
+        return extra is None or not (extra.tiers or (extra.sensitive and not self._core.codec.can_seal))
+
     async def fill(self, view: View, record: Record, plan: Plan, token: Token, since: Sequence[int]) -> Entry:
         """Store what a load brought wherever the plan wants it, unless its key has changed since it began."""
         core = self._core
@@ -190,9 +194,10 @@ class Writing:
         if dead or not core.fills.alive(token, (view.space.number, key)):
             return entry
         strategy = core.settings.cache_write_strategy
-        if near_wanted(plan, core.far_kinds, strategy, loaded=True):
+        can_seal = core.codec.can_seal
+        if near_wanted(plan, core.far_kinds, strategy, loaded=True, can_seal=can_seal):
             self.admit(entry)
-        wanted = far_wanted(plan, core.far_kinds, strategy, loaded=True)
+        wanted = far_wanted(plan, core.far_kinds, strategy, loaded=True, can_seal=can_seal)
         if any(wanted):
             await self._fill_far(view, record, entry, wanted, since)
         self._after_puts()
