@@ -353,6 +353,11 @@ class StoreTier:
             self._last_seq = position.seq
         return position
 
+    @property
+    def heard_at(self) -> None:
+        """As `Tier.heard_at`."""
+        return None
+
     def seq(self) -> int:
         """As `Tier.seq`."""
         position = self.position()
