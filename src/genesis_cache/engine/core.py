@@ -75,6 +75,11 @@ class Lane:
         self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
         self._route()
 
+    def forgive(self) -> None:
+        """Forget what is owed, because something that covers it will be."""
+        self.kills, self.removes = [], {}
+        self._route()
+
     def send(self, changes: Sequence[Change]) -> None:
         """Changes are on their way to the tier; their callers read them from now on."""
         self._way |= {change.address.digest: change for change in changes if not isinstance(change, Kill)}

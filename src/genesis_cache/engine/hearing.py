@@ -26,8 +26,7 @@ class Hearing:
         self._heard: Position | None = None
         self._news = False
         self._expected: dict[tuple[int, MapKey], list[int]] = {}
-        shared = core.authority is not None and core.authority.tier.is_shared
-        self._local = tuple(lane for lane in core.lanes if shared and not lane.tier.is_shared)
+        self._local = tuple(lane for lane in core.lanes if lane is not core.authority and not lane.tier.is_shared)
         self.debtor: Callable[[], None] = _nobody
         """Called when a tier is owed something."""
         self.keeper: Callable[[], None] = _nobody
@@ -109,8 +108,9 @@ class Hearing:
             core.floors.apply(notice)
         core.floors.hear(position.seq)
         self._heard = position
-        for lane in self._local:
-            lane.floor = position.seq
+        if authority.tier.is_shared:
+            for lane in self._local:
+                lane.floor = position.seq
         for kill in authority.kills:  # still owed, and other tiers hold what they kill
             core.floors.foresee(kill.notice)
         core.floors.go_on()
@@ -142,7 +142,10 @@ class Hearing:
             self._forget_here(notice)
 
     def _forget_here(self, notice: Notice) -> None:
-        """Another host has changed a key: what this host alone holds of it goes too, and is not read until it has."""
+        """A key was changed: what other tiers of this host hold of it goes too, and is not read until it has.
+
+        Whoever changed it may be on another host, or may have a copy of the old value on its way up there.
+        """
         scope = scope_of(self._core.settings.cache_name, notice.namespace, notice.owner)
         removes = [Remove(address_of(scope, notice.name))]
         for lane in self._local:

@@ -124,6 +124,10 @@ class Reading:
         if type(found) is not Waiting:
             self.missed(view, key)
             return default
+        if found.answer is not None:
+            record = await self._first_answer(view, core.lanes[found.at], address, found.answer)
+            if record is not None:
+                return record.value
         entry, verdict = await self.further(view, address, found)
         if entry is not None and (allow_stale or verdict in SERVED):
             return own_value(entry)
@@ -179,6 +183,34 @@ class Reading:
         if core.memory is None:
             return None
         return self._writing.promote(view, record, token)
+
+    async def _first_answer(self, view: View, lane: Lane, address: Address, answer: Awaitable[Answer]) -> Record | None:
+        """The plain case of `further`, with less ado: a shared tier answers in time with a fresh value.
+
+        None: it is for `further` to say, which may await the same answer again.
+        """
+        if not lane.tier.keeps_budget:
+            return None
+        core = self._core
+        token = core.fills.begin(core.floors.given)
+        started = 0.0 if lane.reads & TIMED_MASK else time.perf_counter()
+        try:
+            envelope = await answer
+            if type(envelope) is not bytes and type(envelope) is not memoryview:
+                return None
+            record = core.codec.decode(envelope, address)
+            if record is None or record.isolate or record.epoch != core.log_epoch:
+                return None
+            if record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq):
+                return None
+            if remaining(record, core.clock.wall()) <= 0:
+                return None
+            if started:
+                lane.meter.latency.add(time.perf_counter() - started)
+            self._found(view, lane, record, token)
+            return record
+        finally:
+            core.fills.end()
 
     async def further(
         self, view: View, address: Address, waiting: Waiting = FROM_FIRST

@@ -32,6 +32,7 @@ Queued = Awaitable[list[Receipt] | None] | None
 Written = Sequence[tuple[tuple[int, MapKey], Entry | None]]
 
 DONE = Outcome()
+MAX_OWED = 100_000  # changes remembered for a tier that is down
 Victim = tuple[Entry, Token, int]  # with the token and the nearest log's sequence of the moment it left memory
 DEMOTE_PER_TURN = 256  # victims looked at once; the rest of a burst is let go
 
@@ -417,13 +418,22 @@ class Writing:
                 self._core.floors.hear(receipts[-1].seq)
         except asyncio.CancelledError:
             if not behind:
-                lane.owe(batch)
-                self._background.pay_later()
+                self._owe(lane, batch)
             raise
         if receipts is None:
-            lane.owe(batch)
-            self._background.pay_later()
+            self._owe(lane, batch)
         return receipts
+
+    def _owe(self, lane: Lane, batch: Sequence[Change]) -> None:
+        """Remember what a tier could not be told; more than can be remembered becomes one order to forget all."""
+        lane.owe(batch)
+        if lane.owed > MAX_OWED:
+            everything = Kill(Notice(Kind.CLEAR, "", None, ""))
+            lane.forgive()
+            (self._core.authority or lane).owe([everything])
+            self._core.floors.foresee(everything.notice)
+            self._core.floors.go_on()
+        self._background.pay_later()
 
     async def pay(self) -> bool:
         """Tell the far tiers what they are owed; whether nothing is left."""
