@@ -1,17 +1,21 @@
-"""A small server for the tests of the tier over a server: real semantics in memory, and answers that can be held back."""
+"""A small server for tests of the tier over a server: real semantics in memory, and answers that can be held back."""
 
 import asyncio
+import contextlib
 import itertools
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from genesis_cache.codecs.envelope import FORMAT, HEADER, MAGIC, NO_KEY, SEAL_BYTES, seal
+from genesis_cache.model.clock import SystemClock
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.model.notice import Kind, Notice, Position
 from genesis_cache.tiers.base import Change, Drop, Found, Kill, Put, Receipt, Remove, StoreStats
+from genesis_cache.tiers.remote import RemoteTier
 from genesis_cache.tiers.remote_base import Committed, Joined, Outage
 
 SCOPE = scope_of("unit", "shop")
@@ -254,3 +258,32 @@ async def ticks(count: int = 5) -> None:
 async def both(*waits: Awaitable[object]) -> list[object]:
     """What several awaitables give."""
     return [await wait for wait in waits]
+
+
+def tier_over(server: Server, budget_s: float = 30.0, timeout_s: float = 30.0, **more: Any) -> RemoteTier:
+    """A tier over a server, with times that never pass unless a test says so."""
+    return RemoteTier(
+        lambda: HeldStore(server),
+        kind="redis",
+        capacity_bytes=1024,
+        clock=more.pop("clock", None) or SystemClock(),
+        budget_s=budget_s,
+        timeout_s=timeout_s,
+        **{"follow_s": 0.02, **more},
+    )
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    server: Server, budget_s: float = 30.0, timeout_s: float = 30.0, **more: Any
+) -> AsyncIterator[RemoteTier]:
+    """An open tier, whose books must be right in the end."""
+    tier = tier_over(server, budget_s, timeout_s, **more)
+    await tier.open()
+    try:
+        yield tier
+        assert tier.check() == []
+    finally:
+        server.mend()
+        server.let_go()
+        await tier.close()

@@ -50,7 +50,7 @@ class RemoteLog:
         """Notices after a position in order; None where that is another log, or is too long ago."""
         with self._guard:
             position = self.position
-            if position is None or position.epoch != after.epoch or after.seq < self._base:
+            if position is None or position.epoch != after.epoch or not self._base <= after.seq <= position.seq:
                 return None
             late = list(takewhile(lambda notice: notice.seq > after.seq, reversed(self._notices)))
         late.reverse()
