@@ -222,7 +222,7 @@ def test_changed_bytes_never_pass(value: object, data: st.DataObject) -> None:
     if changed != envelope:
         assert not stored.intact(changed)
     CODEC.decode(changed, ADDRESS)
-    CODEC.decode(stored.seal(changed[stored.SEAL_BYTES :], b""), ADDRESS)
+    CODEC.decode(stored.with_checksum(changed[stored.LEAD_BYTES :], b""), ADDRESS)
 
 
 @PLAIN
@@ -234,7 +234,7 @@ def test_any_payload_is_a_value_or_a_miss(codec: int, method: int, payload: byte
     front[stored.HEADER.size - 16 : stored.HEADER.size] = len(payload).to_bytes(8, "little") + size.to_bytes(
         8, "little"
     )
-    forged = stored.seal(bytes(front[stored.SEAL_BYTES :]), payload)
+    forged = stored.with_checksum(bytes(front[stored.LEAD_BYTES :]), payload)
     assert stored.intact(forged)
     CODEC.decode(forged, ADDRESS)
 
