@@ -5,6 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from struct import Struct
+from typing import Any
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.notice import Kind, Notice
@@ -140,13 +141,15 @@ class Commits:
             await self._log.join(None)  # there is none yet, or its books were lost
             reply = await self._run(batch, epoch)
         if reply is None:
-            raise Outage(f"Redis at {self._server.shown} loses what it is given: is something emptying it all the time?")
+            raise Outage(
+                f"Redis at {self._server.shown} loses what it is given: is something emptying it all the time?"
+            )
         if isinstance(reply, ReplyError) and "OOM" in str(reply) and (left := without_values(batch)):
             await self._run(left, epoch)
         given, numbers = self._server.checked(reply)
         return int.from_bytes(given, "big"), receipts_of(numbers)
 
-    async def _run(self, batch: Sequence[Change], epoch: int) -> object:
+    async def _run(self, batch: Sequence[Change], epoch: int) -> Any:
         names, packer = self._names, self._packer
         keys = [names.control, names.log, names.floors, names.marks[0], names.nothing]
         stores_nothing = not any(isinstance(change, Put) for change in batch)

@@ -6,6 +6,7 @@ loop tells at once when the other side hangs up, so a connection that is not `cl
 
 import asyncio
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,14 +19,14 @@ _BUFFER_BYTES = 65536
 _NOT_YET = object()
 _Push = getattr(hiredis, "PushNotification", None)  # hiredis below 3.2 has none, and hands pushes out as lists
 
-pack = hiredis.pack_command
+pack: Callable[[tuple[str | bytes, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # of any length
 
 
 class Connection(asyncio.BufferedProtocol):
     """A connection that is ready for requests. One at a time: its owner sees to that."""
 
     __slots__ = (
-        "_buffer", "_future", "_loop", "_replies", "_reader", "_transport", "_wanted", "asked_at", "closed", "hello",
+        "_buffer", "_future", "_loop", "_reader", "_replies", "_transport", "_wanted", "asked_at", "closed", "hello",
         "on_lost",
     )  # fmt: skip
 
@@ -93,7 +94,12 @@ class Connection(asyncio.BufferedProtocol):
             nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             os.dup2(nowhere, descriptor, inheritable=False)
             os.close(nowhere)
-        _abandoned.append(transport)
+        if forked:
+            _abandoned.append(transport)
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # it would be told that it was never closed
+            del transport
 
     # -- what the loop calls --------------------------------------------------------------------------------------
 
@@ -147,7 +153,7 @@ class Connection(asyncio.BufferedProtocol):
 
 
 _abandoned: list[asyncio.Transport] = []
-"""Transports of loops that are gone: kept, because their end would be told to a loop that is not there."""
+"""Transports of a parent's loop: kept, because their end would be told to what that loop waits on."""
 
 
 def _nothing(_: Connection) -> None:

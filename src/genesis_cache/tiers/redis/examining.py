@@ -50,7 +50,7 @@ async def scan(nodes: Sequence[Server], names: Names, limit: int) -> list[Found]
 
 
 async def _check_books(server: Server, names: Names) -> list[str]:
-    fields, floors, log, *marks = await server.batch(
+    fields, floors, log = await server.batch(
         [
             pack(("HMGET", names.control, *_FIELDS)),
             pack(("HLEN", names.floors)),

@@ -29,8 +29,8 @@ class Names:
     """The keys of one cache; ``shards`` 1 on a server of its own."""
 
     __slots__ = (
-        "_heads", "_leases", "_values", "control", "floors", "log", "marks", "marks_each", "nothing", "shards", "sweeper",
-        "value",
+        "_heads", "_leases", "_values", "control", "floors", "log", "marks", "marks_each", "nothing", "shards",
+        "sweeper", "value",
     )  # fmt: skip
 
     def __init__(self, cache_name: str, shards: int = 1) -> None:

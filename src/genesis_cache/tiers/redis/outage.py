@@ -60,22 +60,28 @@ def reply_sentence(error: ReplyError, place: Place) -> str:
 
 def failure_sentence(error: BaseException, place: Place) -> str:
     """What a failed connection means."""
-    where = f"Redis at {place.shown}"
     if isinstance(error, ReplyError):
         return reply_sentence(error, place)
-    if isinstance(error, ConnectionLost):
-        return f"{where} {error}"
-    if isinstance(error, TimeoutError):
-        return f"{where} does not answer in time: is it overloaded, or is a firewall between?"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"{where} shows a certificate that is not trusted ({error.verify_message}): name its CA in ssl_ca_certs"
-    if isinstance(error, ssl.SSLError):
-        return f"{where} cannot be talked to over TLS ({error.reason or error}): does it use TLS on this port?"
-    if isinstance(error, ConnectionRefusedError):
-        return f"{where} refuses connections: is it running, and is REDIS_URL right?"
-    if isinstance(error, OSError):
-        return f"{where} cannot be reached: {error.strerror or error}"
-    return f"{where} answers in a way that is not Redis: {str(error)[:_LONGEST_REASON]}"
+    return f"Redis at {place.shown} {_meaning(error)}"
+
+
+def _meaning(error: BaseException) -> str:
+    match error:
+        case ConnectionLost():
+            said = str(error)
+        case TimeoutError():
+            said = "does not answer in time: is it overloaded, or is a firewall between?"
+        case ssl.SSLCertVerificationError():
+            said = f"shows a certificate that is not trusted ({error.verify_message}): name its CA in ssl_ca_certs"
+        case ssl.SSLError():
+            said = f"cannot be talked to over TLS ({error.reason or error}): does it use TLS on this port?"
+        case ConnectionRefusedError():
+            said = "refuses connections: is it running, and is REDIS_URL right?"
+        case OSError():
+            said = f"cannot be reached: {error.strerror or error}"
+        case _:
+            said = f"answers in a way that is not Redis: {str(error)[:_LONGEST_REASON]}"
+    return said
 
 
 def outage(error: BaseException, place: Place) -> Outage:

@@ -13,6 +13,7 @@ from genesis_cache.tiers.redis.connection import Connection
 from genesis_cache.tiers.redis.outage import ConnectionLost
 
 _CHECKS_PER_TIMEOUT = 4
+_TURNS_TO_CLOSE = 10  # of the event loop: it takes one, TLS a few
 
 
 class Pool:
@@ -110,7 +111,9 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._open:
+        for _ in range(_TURNS_TO_CLOSE):
+            if not self._open:
+                break
             await asyncio.sleep(0)
 
     def abandon(self, *, forked: bool) -> None:

@@ -1,11 +1,10 @@
 """The Redis store: what `RemoteStore` asks, said in Redis' words, for one event loop.
 
 On a server of its own everything that a change moves is moved by one script: value, mark, sequence, log and floors.
-A fill is refused by its key's mark, which says when that key (or one of the few that share the mark) last changed; marks
-are never deleted, so that no removal can be forgotten, and take the same room however many keys there are.
+A fill is refused by its key's mark, which says when that key (or one of the few that share the mark) last changed.
+Marks are never deleted, so that no removal can be forgotten, and take the same room however many keys there are.
 """
 
-import asyncio
 import os
 from collections.abc import Callable, Sequence
 
@@ -17,7 +16,6 @@ from genesis_cache.model.notice import Notice, Position
 from genesis_cache.model.settings import CacheSettings
 from genesis_cache.tiers.base import Buffer, Change, Found, StoreStats
 from genesis_cache.tiers.redis.commits import HEAD_BYTES, Commits, Packer
-from genesis_cache.tiers.redis.connection import pack
 from genesis_cache.tiers.redis.diagnosing import diagnose
 from genesis_cache.tiers.redis.examining import check, scan
 from genesis_cache.tiers.redis.log import Log
@@ -145,11 +143,12 @@ def envelope_of(reply: object) -> Buffer | None:
 
 
 def redis_store(settings: CacheSettings, capacity_bytes: int, clock: Clock) -> Callable[[], RemoteStore]:
-    """What makes a store for each event loop; nothing is connected yet. `SettingsError` for a URL that cannot be right."""
+    """What makes a store for each event loop; nothing is connected yet.
+
+    `SettingsError`, with the remedy, for a URL that cannot be right.
+    """
     if settings.redis_url is None:
         raise SettingsError("REDIS_URL is not set: set it, or leave redis out of CACHE_TIERS")
     place = place_of(settings.redis_url)
-    limits = Limits(
-        settings.redis_max_connections, settings.redis_connection_timeout, settings.redis_socket_timeout
-    )
+    limits = Limits(settings.redis_max_connections, settings.redis_connection_timeout, settings.redis_socket_timeout)
     return lambda: RedisStore(place, limits, settings.cache_name, capacity_bytes, clock)

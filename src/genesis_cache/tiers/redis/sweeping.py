@@ -120,7 +120,9 @@ class Sweeper:
         """As `RemoteStore.sweep`."""
         loop = asyncio.get_running_loop()
         end = loop.time() + budget_s
-        if not await self._server.run(LEASE, [self._names.sweeper], [self._token, str(_LEASE_MS + int(budget_s * 1000))]):
+        if not await self._server.run(
+            LEASE, [self._names.sweeper], [self._token, str(_LEASE_MS + int(budget_s * 1000))]
+        ):
             return 0
         gone = 0
         while True:
@@ -188,7 +190,9 @@ class Sweeper:
         gone = freed = 0
         for shard in {self._names.shard_of_key(key) for key, _, _ in chosen}:
             of_shard = [one for one in chosen if self._names.shard_of_key(one[0]) == shard]
-            places = await node.run(EVICT, [key for key, _, _ in of_shard], [str(left_ms) for _, _, left_ms in of_shard])
+            places = await node.run(
+                EVICT, [key for key, _, _ in of_shard], [str(left_ms) for _, _, left_ms in of_shard]
+            )
             gone += len(places)
             freed += sum(of_shard[place][1] for place in places)
         if gone:
