@@ -5,8 +5,8 @@ loop tells at once when the other side hangs up, so a connection that is not `cl
 """
 
 import asyncio
+import contextlib
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,20 +86,18 @@ class Connection(asyncio.BufferedProtocol):
         In a child the socket is the parent's too, and so is what its loop waits on: neither may be told anything.
         """
         self.closed = True
+        self.on_lost = _nothing
+        self._future = None
         transport, self._transport = self._transport, None
         if transport is None:
             return
-        descriptor = transport.get_extra_info("socket").fileno()
-        if descriptor >= 0:
-            nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            os.dup2(nowhere, descriptor, inheritable=False)
-            os.close(nowhere)
-        if forked:
-            _abandoned.append(transport)
+        finish = getattr(_innermost(transport), "_call_connection_lost", None)
+        if forked or finish is None:
+            _lead_nowhere(transport)
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)  # it would be told that it was never closed
-            del transport
+        for end in (transport.abort, lambda: finish(None)):
+            with contextlib.suppress(RuntimeError):  # both tell the loop, which does not listen any more
+                end()
 
     # -- what the loop calls --------------------------------------------------------------------------------------
 
@@ -154,6 +152,20 @@ class Connection(asyncio.BufferedProtocol):
 
 _abandoned: list[asyncio.Transport] = []
 """Transports of a parent's loop: kept, because their end would be told to what that loop waits on."""
+
+
+def _innermost(transport: asyncio.Transport) -> object:
+    """The transport that has the socket: the one under TLS."""
+    return getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
+
+
+def _lead_nowhere(transport: asyncio.Transport) -> None:
+    """Take the connection away from under a transport; the descriptor stays taken, so that it is nobody else's."""
+    descriptor = transport.get_extra_info("socket").fileno()
+    nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(nowhere, descriptor, inheritable=False)
+    os.close(nowhere)
+    _abandoned.append(transport)
 
 
 def _nothing(_: Connection) -> None:

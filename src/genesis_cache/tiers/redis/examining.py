@@ -50,13 +50,8 @@ async def scan(nodes: Sequence[Server], names: Names, limit: int) -> list[Found]
 
 
 async def _check_books(server: Server, names: Names) -> list[str]:
-    fields, floors, log = await server.batch(
-        [
-            pack(("HMGET", names.control, *_FIELDS)),
-            pack(("HLEN", names.floors)),
-            pack(("XREVRANGE", names.log, "+", "-", "COUNT", "1")),
-        ]
-    )
+    asked = [("HMGET", names.control, *_FIELDS), ("HLEN", names.floors), ("XINFO", "STREAM", names.log)]
+    fields, floors, log = await server.batch([pack(words) for words in asked])
     books = dict(zip(_FIELDS, server.checked(fields), strict=True))
     if all(value is None for value in books.values()):
         return []  # nobody has begun yet
@@ -64,7 +59,7 @@ async def _check_books(server: Server, names: Names) -> list[str]:
         return [f"the books have no {', '.join(missing)}"]
     faults = []
     seq = int(books["seq"])
-    last = int(server.checked(log)[0][0].partition(b"-")[0]) if server.checked(log) else int(books["start"])
+    last = int(books["start"]) if isinstance(log, ReplyError) else int(log[b"last-generated-id"].partition(b"-")[0])
     if last != seq:
         faults.append(f"the log ends at {last}, but the last sequence given is {seq}")
     if int(books["floors"]) != server.checked(floors):

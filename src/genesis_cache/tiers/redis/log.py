@@ -167,15 +167,15 @@ def _floors(pairs: list[bytes], cleared: int) -> list[Notice]:
 
 
 def _notices(page: dict[bytes, list[Any]] | None, after: int) -> list[Notice] | None:
-    """The notices of a page, if they join on without a gap."""
+    """The notices of a page that are new, if they join on without a gap."""
     found: list[Notice] = []
     for messages in (page or {}).values():
         for ident, fields in messages:
-            last = int(ident.partition(b"-")[0])
-            notices = unpack_notices(fields[1], last)
-            if not notices or notices[0].seq != after + len(found) + 1:
+            notices = unpack_notices(fields[1], int(ident.partition(b"-")[0]))
+            if not notices or notices[0].seq > after + 1:
                 return None
-            found += notices
+            found += notices[after + 1 - notices[0].seq :]
+            after = notices[-1].seq
     return found
 
 

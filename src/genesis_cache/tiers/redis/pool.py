@@ -118,7 +118,7 @@ class Pool:
 
     def abandon(self, *, forked: bool) -> None:
         """As `Connection.abandon`, for all."""
-        for connection in self._open:
+        for connection in list(self._open):
             connection.abandon(forked=forked)
         self._idle.clear()
         self._open.clear()

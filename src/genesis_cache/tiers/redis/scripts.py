@@ -50,9 +50,12 @@ local sound = epoch and seq and start and books[4] == ARGV[1] and books[5] == AR
     and tonumber(books[6]) == redis.call('HLEN', floors)
     and redis.call('STRLEN', marks) == size and redis.call('GETRANGE', marks, 0, 7) == epoch
     and not (epoch == ARGV[3] and seq < tonumber(ARGV[4]))
-if sound then
-    local last = redis.call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
-    sound = (last and last[1] == string.format('%.0f-0', seq)) or (not last and seq == start)
+if sound and seq > start then
+    sound = false
+    local told = redis.call('EXISTS', log) == 1 and redis.call('XINFO', 'STREAM', log) or {}
+    for i = 1, #told, 2 do
+        sound = sound or (told[i] == 'last-generated-id' and told[i + 1] == string.format('%.0f-0', seq))
+    end
 end
 if not sound then
     epoch, seq = ARGV[5], math.max(seq or 0, tonumber(ARGV[4]), tonumber(ARGV[6]))
