@@ -92,6 +92,9 @@ class Connection(asyncio.BufferedProtocol):
         if transport is None:
             return
         finish = getattr(_innermost(transport), "_call_connection_lost", None)
+        if not forked and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(transport.abort)
+            return
         if forked or finish is None:
             _lead_nowhere(transport)
             return
