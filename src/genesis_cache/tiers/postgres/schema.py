@@ -271,7 +271,8 @@ BEGIN
     END IF;
 
     IF c.floors > p_floors THEN
-        SELECT seq INTO kept FROM {s}.{u}floors WHERE cache = p_cache ORDER BY seq OFFSET c.floors - p_floors / 2 LIMIT 1;
+        SELECT seq INTO kept FROM {s}.{u}floors WHERE cache = p_cache
+        ORDER BY seq OFFSET c.floors - p_floors / 2 LIMIT 1;
     END IF;
     IF c.cleared > coalesce(kept, 0) THEN
         kept := c.cleared;

@@ -120,7 +120,10 @@ class Sweeping:
     async def _trim(self, end: float) -> None:
         sql = self._session.sql
         values = (STEP, self._keep_s, KEPT_MESSAGES, KEPT_MESSAGES_S, MAX_FLOORS, CLEAR_ALL)
-        while (await self._ask(sql.trim, *values))[0][0] and asyncio.get_running_loop().time() <= end:
+        while asyncio.get_running_loop().time() <= end:
+            rows = await self._ask(sql.trim, *values)
+            if not rows[0][0]:
+                return
             await asyncio.sleep(_PAUSE_S)
 
     async def _books(self) -> Any:
