@@ -71,8 +71,6 @@ def postgres_store_over(
 def _place(settings: CacheSettings) -> Place:
     if settings.database_url is None:
         raise SettingsError("DATABASE_URL is not set: set it to postgresql://user:password@host:5432/database")
-    if "\x00" in settings.cache_name:
-        raise SettingsError("CACHE_NAME must not have a null character: PostgreSQL cannot store it")
     return place_of(settings.database_url)
 
 
