@@ -10,7 +10,7 @@ REDIS_SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster")
 DATABASE_SCHEMES = ("postgresql", "postgres", "sqlite")
 SCHEMES = ("memory", "disk", *REDIS_SCHEMES, *DATABASE_SCHEMES)
 
-_SECRET = re.compile(r"(?<=[?&])(?P<name>[a-z_]*(?:passw(?:or)?d|token|secret)=)[^&#]*", re.IGNORECASE)
+_SECRET = re.compile(r"(?<=[?&])(?P<name>(?:listen_url|[a-z_]*(?:passw(?:or)?d|token|secret))=)[^&#]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
