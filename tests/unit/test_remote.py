@@ -323,7 +323,7 @@ async def test_another_log_is_begun_anew(server: Server) -> None:
 
 
 async def test_a_log_that_was_cut_off_makes_a_gap(server: Server) -> None:
-    """Where the log no longer reaches back to us, everything heard before is worth nothing, and we go on from its end."""
+    """Where the log no longer reaches back to us, nothing heard before counts, and we go on from its end."""
     async with opened(server) as tier:
         start = tier.position()
         assert start is not None
