@@ -12,7 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from genesis_cache.codecs.envelope import FORMAT, HEADER, MAGIC, NO_KEY, SEAL_BYTES, seal
+from genesis_cache.codecs.envelope import FORMAT, HEADER, LEAD_BYTES, MAGIC, NO_KEY, with_checksum
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.keys import address_of, scope_of
 from genesis_cache.tiers.base import Change, Put, StoreStats
@@ -279,7 +279,7 @@ def _probe_envelope() -> bytes:
     names = PROBE.scope.prefix + PROBE.key.encode()
     lengths = (len(names), 0, 0, 0)
     header = HEADER.pack(MAGIC, 0, FORMAT, 0, 0, 1, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, PROBE.digest, NO_KEY, *lengths)
-    return seal(header[SEAL_BYTES:] + names, b"")
+    return with_checksum(header[LEAD_BYTES:] + names, b"")
 
 
 def _done(future: "concurrent.futures.Future[None]") -> None:
