@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genesis_cache.codecs.envelope import FORMAT, HEADER, MAGIC, NO_KEY, SEAL_BYTES, seal
+from genesis_cache.codecs.envelope import FORMAT, HEADER, MAGIC, LEAD_BYTES, NO_KEY, with_checksum
 from genesis_cache.model.clock import SystemClock
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.keys import Address, address_of, scope_of
@@ -34,8 +34,8 @@ def envelope(key: str, payload: bytes = b"") -> bytes:
     header = HEADER.pack(
         MAGIC, 0, FORMAT, 0, 0, 1, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, address.digest, NO_KEY, 0, 0, 0, 0
     )
-    front = header[SEAL_BYTES : HEADER.size - len(lengths)] + lengths + names
-    return seal(front, payload)
+    front = header[LEAD_BYTES : HEADER.size - len(lengths)] + lengths + names
+    return with_checksum(front, payload)
 
 
 @dataclass
