@@ -202,7 +202,7 @@ async def test_a_storm_of_cancellations_mixes_nothing_up(url: str, make: Make) -
     for _ in range(40):
         asked = dice.choices(keys, k=30)
         readers = [asyncio.ensure_future(read(tier, key)) for key in asked]
-        writers = [asyncio.ensure_future(tier.commit([put(key, key.encode())])) for key in asked[:5]]
+        writers = [asyncio.ensure_future(tier.commit([put(f"new {key}")])) for key in asked[:5]]
         for _ in range(dice.randrange(4)):
             await asyncio.sleep(0)
         for one in dice.sample(readers, 15) + dice.sample(writers, 2):
