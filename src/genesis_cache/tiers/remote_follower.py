@@ -250,6 +250,8 @@ class Follower:
                 store = await self._link.ready()
                 if not await store.lease(lease.address, lease.token, self._leases.lease_s):
                     self._leases.drop(lease)
+                elif not self._leases.is_held(lease):  # it was given back meanwhile, and this took it anew
+                    await store.release(lease.address, lease.token)
         except Exception:  # noqa: BLE001  # tried again in time
             self._health.errors += 1
 
