@@ -358,7 +358,7 @@ def test_the_doctor_works_where_servers_do_not(
         redis.freeze()
         told = document("doctor", code=1)
     faults = [finding for finding in told["findings"] if finding["severity"] == "fault"]  # type: ignore[attr-defined]  # its rows
-    assert {finding["subject"].partition(":")[0] for finding in faults} == {"redis", "database"}
+    assert {finding["subject"].partition(":")[0] for finding in faults} == {"redis", "database", "coherence"}
     assert all(finding["sentence"] and finding["fix"] for finding in faults)
     assert "hunter2" not in json.dumps(told)
 
