@@ -1,4 +1,4 @@
-"""Changes of one event loop: shared batches, order, bounds, deadlines, and what a server that refuses may still take."""
+"""Changes of one event loop: shared batches, order, bounds, deadlines, and what a server that refuses still takes."""
 
 import asyncio
 import math
