@@ -346,6 +346,15 @@ def test_the_doctor_examines_servers(document: Callable[..., dict[str, object]])
     assert {"redis: version", "database: version"} <= subjects
 
 
+def test_stats_tells_what_servers_hold(document: Callable[..., dict[str, object]]) -> None:
+    """A process that has just begun shows what others have stored on the servers."""
+    with RedisServer() as redis, PostgresServer() as postgres:
+        places = ("--url", redis.url, "--url", postgres.url)
+        document("set", "key", "1", *places)
+        rows = document("stats", *places)["layer_statistics"]
+    assert [(row["tier"], row["entries"]) for row in rows.values()] == [("redis", 1), ("database", 1)]  # type: ignore[attr-defined]  # its rows
+
+
 def test_the_doctor_works_where_servers_do_not(
     document: Callable[..., dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
