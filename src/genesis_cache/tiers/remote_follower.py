@@ -185,6 +185,8 @@ class Follower:
             self._is_gapless = True
             if self._health.reads_down:
                 await store.get(PROBE)
+            if not self.first.done():
+                self.stats = await store.stats()  # who opens a tier to see what it holds shall not see nothing
         self._is_joined = True
         self._health.read_worked()
         _done(self.first)
