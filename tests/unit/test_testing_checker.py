@@ -1,6 +1,7 @@
 """The checker over histories made by hand: each check finds its violation, and says nothing of what is right."""
 
 import pytest
+
 from genesis_cache.testing.checker import NS, Promise, check
 from genesis_cache.testing.history import Change, Commit, Fault, Get, History, Line, Load, Mark
 

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from genesis_cache.testing.history import Change, Get, Recorder, named_value, read_history, read_named
 
 

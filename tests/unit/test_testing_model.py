@@ -8,10 +8,11 @@ import random
 from dataclasses import dataclass, field
 
 import pytest
-from genesis_cache.testing.checker import NS, check
-from genesis_cache.testing.history import Change, Commit, Get, History, Load
 from hypothesis import given
 from hypothesis import strategies as st
+
+from genesis_cache.testing.checker import NS, check
+from genesis_cache.testing.history import Change, Commit, Get, History, Load
 
 KEYS = ("a", "b", "c")
 PROCESSES = ("w0", "w1", "w2")
