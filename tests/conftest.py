@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["tests.services.fixtures"]
+
 QUIET_TURNS = 5  # of the event loop, for callbacks that were due when the test ended
 JOIN_S = 5.0  # for threads that were told to end
 FOREIGN_THREADS = ("pytest_timeout", "execnet", "asyncio-waitpid", "ThreadPoolExecutor-hypothesis")

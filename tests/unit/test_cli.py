@@ -291,8 +291,58 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
     """--help lists the commands, and each has a line of its own."""
     assert run(["--help"]) == 0
     printed = capsys.readouterr().out
-    for command in ("demo", "stats", "get", "set", "delete", "invalidate", "clear", "explain", "simulate", "bench"):
+    for command in [
+        "demo",
+        "stats",
+        "get",
+        "set",
+        "delete",
+        "invalidate",
+        "clear",
+        "explain",
+        "doctor",
+        "simulate",
+        "bench",
+    ]:
         assert command in printed
+
+
+def test_the_doctor_finds_a_sound_cache_well(
+    document: Callable[..., dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each tier has findings, none a fault; a person gets a table and a count."""
+    told = document("doctor")
+    subjects = [finding["subject"] for finding in told["findings"]]  # type: ignore[attr-defined]  # its rows
+    assert told["healthy"] is True
+    assert {"memory: capacity", "disk: size", "disk: free space"} <= set(subjects)
+    assert run(["doctor"]) == 0
+    assert "no faults" in capsys.readouterr().out
+
+
+def test_the_doctor_names_what_is_wrong(
+    document: Callable[..., dict[str, object]], capsys: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    """A tier that cannot be opened is a fault with its reason and a fix, and exit code 1."""
+    (folder / "blocked").write_text("in the way", encoding="utf-8")
+    told = document("doctor", "--url", "memory://", "--url", "disk://./blocked", code=1)
+    assert told["healthy"] is False
+    faults = [finding for finding in told["findings"] if finding["severity"] == "fault"]  # type: ignore[attr-defined]  # its rows
+    assert [finding["subject"] for finding in faults] == ["disk: use"]
+    assert faults[0]["sentence"]
+    assert faults[0]["fix"]
+    assert run(["doctor", "--url", "disk://./blocked"]) == 1
+    printed = capsys.readouterr()
+    assert "1 fault" in printed.out
+    assert printed.err == ""
+
+
+def test_the_doctor_refuses_settings_that_cannot_be(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad variable is bad usage, not a finding."""
+    monkeypatch.setenv("CACHE_ON_PARTITION", "panic")
+    assert run(["doctor"]) == 2
+    assert "CACHE_ON_PARTITION" in capsys.readouterr().err
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:

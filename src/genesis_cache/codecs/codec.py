@@ -128,17 +128,17 @@ class Codec:
             ) = _unpack(envelope)  # fmt: skip
         except struct.error:  # too short
             return None
-        if digest != address.digest or magic != _MAGIC or form != _FORMAT:
-            return None
         start = _HEADER_BYTES + names + extra_size
-        if start + payload_size != len(envelope) or size > self._max_bytes:
+        if digest != address.digest or magic != _MAGIC or form != _FORMAT or start + payload_size != len(envelope):
+            return None
+        if size > self._max_bytes or (size != payload_size and not (method or flags & _SECRET)):
             return None
         if annotation is not UNSET:
             self._registry.learn(annotation)
         if flags & _SECRET:
             return self._opened(envelope, address)
         try:
-            if codec == _BYTES and not method and size == payload_size:
+            if codec == _BYTES and not method:
                 value: object = bytes(envelope[start:])
             else:
                 value = self._value(envelope[start:], codec, method, size)
@@ -174,11 +174,7 @@ class Codec:
         return record
 
     def _value(self, payload: Buffer, codec: int, method: int, size: int) -> object:
-        if method:
-            payload = inflate(method, payload, size)
-        elif len(payload) != size:
-            raise ValueError("the payload is not of the size that it says")
-        return self._reader.loads(codec, payload)
+        return self._reader.loads(codec, inflate(method, payload, size) if method else payload)
 
 
 def _add_rest(record: Record, envelope: Buffer, flags: int, priority: CachePriority) -> None:

@@ -196,6 +196,10 @@ class Core:
         self.load_latency = Latency()
         self.load_results: dict[str, int] = {"ok": 0, "error": 0, "timeout": 0}
         self.dropped_callbacks = 0
+        self.is_cut_off = False
+        """Whether it is too long ago that this process was seen to hear of the others' changes."""
+        self.is_deaf = False
+        """The same, where nothing that was held may be used meanwhile."""
         self.opened = False
         self.closed = False
 

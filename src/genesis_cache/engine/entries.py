@@ -44,7 +44,7 @@ def near_entry(core: Core, view: View, key: MapKey, record: Record) -> Entry:
     left = remaining(record, core.clock.wall())
     until = now + left
     extra = _extra(record, until, now, left)
-    always_judge = core.memory is not None and core.memory.needs_touch
+    always_judge = record.sensitive or (core.memory is not None and core.memory.needs_touch)
     return Entry(
         key=key,
         value=deepcopy(record.value) if record.isolate else record.value,

@@ -5,27 +5,44 @@ embedded tier is one read of shared memory, and applies what is new. So no timer
 in one process and the others, and a stalled loop cannot serve what it has not checked.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from genesis_cache.engine.core import Core, Lane, MapKey
-from genesis_cache.model.keys import address_of, scope_of
+from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.model.notice import Kind, Notice, Position
-from genesis_cache.tiers.base import Remove
+from genesis_cache.model.settings import OnPartition
+from genesis_cache.tiers.base import Receipt, Remove, Tier
 
 HEAR_EVERY_S = 0.01
+REMEMBERED_OWN = 65_536  # sequences of this process' own changes, until the log tells of them
+FOREVER = float("inf")
 NEVER = 0.0  # before every reading of the clock: each hit takes the judged path
 
 
 class Hearing:
     """Keeps the floors up to date with the log of the widest shared tier."""
 
-    __slots__ = ("_core", "_expected", "_heard", "_local", "_news", "debtor", "interval_s", "keeper")
+    __slots__ = (
+        "_core",
+        "_expected",
+        "_follows",
+        "_heard",
+        "_local",
+        "_news",
+        "_own",
+        "debtor",
+        "interval_s",
+        "keeper",
+    )
 
     def __init__(self, core: Core) -> None:
         self._core = core
         self._heard: Position | None = None
         self._news = False
+        self._own: dict[int, None] = {}
         self._expected: dict[tuple[int, MapKey], list[int]] = {}
+        authority = core.authority
+        self._follows = authority.tier if authority is not None and authority.tier.is_shared else None
         self._local = tuple(lane for lane in core.lanes if lane is not core.authority and not lane.tier.is_shared)
         self.debtor: Callable[[], None] = _nobody
         """Called when a tier is owed something."""
@@ -44,14 +61,30 @@ class Hearing:
                 with core.lock:
                     self._catch_up(core.authority, position)
         watched = core.events.wants("hit") or core.log.hits
-        core.floors.heard_until = NEVER if watched else core.clock.now() + self.interval_s
+        now = core.clock.now()
+        quick_until = now + self.interval_s
+        if self._follows is not None:
+            quick_until = min(quick_until, self._proven_until(self._follows, now))
+        core.floors.heard_until = NEVER if watched or core.is_deaf else quick_until
         if self._news:  # it came while this was looking
             core.floors.heard_until = NEVER
 
+    def _proven_until(self, tier: Tier, now: float) -> float:
+        """Until when nothing can have been missed; where that is over, this process no longer hears.
+
+        Whatever was changed before the last answered question was asked has been taken in, so that what is served is
+        never older than ``CACHE_MAX_STALENESS``, whatever has failed: connection, server, thread or process.
+        """
+        core = self._core
+        heard_at = tier.heard_at
+        proven_until = NEVER if heard_at is None else heard_at + core.settings.cache_max_staleness
+        core.is_cut_off = now >= proven_until
+        core.is_deaf = core.is_cut_off and core.settings.cache_on_partition is OnPartition.BYPASS
+        return FOREVER if core.is_cut_off else proven_until
+
     def listen_far(self) -> None:
         """Before a far tier is read: as `listen`, unless the log makes itself heard, as at the last look near."""
-        authority = self._core.authority
-        if authority is not None and not authority.tier.is_shared:
+        if self._follows is None:
             self.listen()
 
     def told(self) -> None:
@@ -63,6 +96,11 @@ class Hearing:
         """As `listen`, where the last look has grown old."""
         if now >= self._core.floors.heard_until:
             self.listen()
+
+    @property
+    def expects(self) -> bool:
+        """Whether writes have to be announced: something of this host would be forgotten by their own notices."""
+        return self._core.memory is not None or bool(self._local)
 
     def expect(self, key: tuple[int, MapKey]) -> None:
         """A write of this key by this process is on its way: notices of the key are judged when it has its sequence."""
@@ -138,16 +176,30 @@ class Hearing:
             return  # this process has told it itself, or knows better
         if entry is not None and core.memory is not None:
             core.memory.drop(entry, "invalidated")
-        if self._local:
-            self._forget_here(notice)
+        if self._local and notice.seq not in self._own:
+            scope = scope_of(core.settings.cache_name, notice.namespace, notice.owner)
+            self.forget_here(address_of(scope, notice.name))
 
-    def _forget_here(self, notice: Notice) -> None:
+    def own(self, receipts: Sequence[Receipt]) -> None:
+        """The log has given these to changes of this process, which every tier of this host has been told."""
+        if self._local:
+            self._own.update((receipt.seq, None) for receipt in receipts)
+            while len(self._own) > REMEMBERED_OWN:
+                del self._own[next(iter(self._own))]
+
+    def outrun(self, place: tuple[int, MapKey]) -> None:
+        """Somebody's younger change of a key was heard while this process was writing its own."""
+        if self._local:
+            owner, key = place[1] if isinstance(place[1], tuple) else (None, place[1])
+            name = self._core.names[place[0]]
+            self.forget_here(address_of(scope_of(self._core.settings.cache_name, name, owner), key))
+
+    def forget_here(self, address: Address) -> None:
         """A key was changed: what other tiers of this host hold of it goes too, and is not read until it has.
 
         Whoever changed it may be on another host, or may have a copy of the old value on its way up there.
         """
-        scope = scope_of(self._core.settings.cache_name, notice.namespace, notice.owner)
-        removes = [Remove(address_of(scope, notice.name))]
+        removes = [Remove(address)]
         for lane in self._local:
             if lane.owed or lane.tier.commit_now(removes) is None:
                 lane.owe(removes)

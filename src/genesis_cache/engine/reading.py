@@ -65,6 +65,8 @@ class Reading:
         self._hearing.listen_if_due(now)
         if core.memory is None or (entry := core.memory.get(view.space.number, view.map_key(key))) is None:
             return None, Verdict.GONE
+        if core.is_cut_off and (core.is_deaf or (entry.extra is not None and entry.extra.sensitive)):
+            return None, Verdict.GONE
         if entry.epoch is not core.floors.epoch and not core.living(entry):
             core.memory.drop(entry, "invalidated")
             return None, Verdict.GONE
@@ -160,7 +162,9 @@ class Reading:
             record = core.codec.decode(answer, address)
             if record is None or record.isolate or record.epoch != core.log_epoch or record.seq < lane.floor:
                 return Waiting(n, None)  # undecodable, or of an older log: for the road that can tell them apart
-            if record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq):
+            if core.is_cut_off or (
+                record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq)
+            ):
                 return Waiting(n, None)
             if (record.swr or record.sie) and remaining(record, core.clock.wall()) <= 0:
                 return Waiting(n, None)  # without these a tier does not give it out once it is past its ttl
@@ -199,7 +203,7 @@ class Reading:
             if type(envelope) is not bytes and type(envelope) is not memoryview:
                 return None
             record = core.codec.decode(envelope, address)
-            if record is None or record.isolate or record.epoch != core.log_epoch:
+            if record is None or record.isolate or record.epoch != core.log_epoch or core.is_cut_off:
                 return None
             if record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq):
                 return None
@@ -296,6 +300,8 @@ class Reading:
             lane.meter.errors += 1
             return None
         if record.epoch != core.log_epoch or record.seq < lane.floor:
+            return None
+        if core.is_cut_off and (core.is_deaf or record.sensitive):
             return None
         if core.floors.killer(view.reach, address.key, record.tags, record.seq):
             return None

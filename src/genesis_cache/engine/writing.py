@@ -79,7 +79,7 @@ class Writing:
             entry = self._set_near(view, place, record, plan)
             if entry is MISSING:
                 continue  # a newer version is known here
-            if core.memory is not None and core.lanes:
+            if core.lanes and self._hearing.expects:
                 self._hearing.expect(place)
                 written.append((place, entry))
             for batch, wants in zip(batches, wanted, strict=True):
@@ -118,6 +118,8 @@ class Writing:
         core = self._core
         newest = self._hearing.settle(place, receipt.seq) or not receipt.seq
         held = None if core.memory is None else core.memory.get(*place)
+        if not newest:
+            self._hearing.outrun(place)
         if entry is None or receipt.refused or not newest:
             core.fills.kill(place)
             if core.memory is not None and held is not None and (entry is None or held is entry):
@@ -416,6 +418,7 @@ class Writing:
             receipts = None if queued is None else await queued
             if receipts and lane is self._core.authority:
                 self._core.floors.hear(receipts[-1].seq)
+                self._hearing.own(receipts)
         except asyncio.CancelledError:
             if not behind:
                 self._owe(lane, batch)

@@ -1,0 +1,14 @@
+"""What an operator should know of a Redis server: each thing examined, judged, and told with its remedy."""
+
+from genesis_cache.model.clock import Clock
+from genesis_cache.model.finding import Finding, Severity
+from genesis_cache.tiers.redis.connection import pack
+from genesis_cache.tiers.redis.log import info_of
+from genesis_cache.tiers.redis.names import Names
+from genesis_cache.tiers.redis.server import Server
+
+
+async def diagnose(server: Server, names: Names, clock: Clock) -> list[Finding]:
+    """As `RemoteStore.diagnose`."""
+    info = info_of(server.checked(await server.read(pack(("INFO", "server")))))
+    return [Finding("redis: version", Severity.OK, f"Redis at {server.shown} is version {info['redis_version']}.")]

@@ -1,0 +1,104 @@
+"""The contract of remote stores, over PostgreSQL: logged, unlogged, and through a pooler in transaction mode."""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import asyncpg
+import pytest
+
+from genesis_cache.model.clock import Clock
+from genesis_cache.model.settings import CacheSettings
+from genesis_cache.testing.remote_stores import RemoteStoreContract
+from genesis_cache.tiers.postgres.store import postgres_store
+from genesis_cache.tiers.remote_base import RemoteStore
+
+TABLES = ("control", "entries", "log", "floors")
+
+
+class PostgresContract(RemoteStoreContract):
+    """How a PostgreSQL server is hurt: by SQL, in the schema of these tests."""
+
+    parameters: ClassVar[str]
+    prefix: ClassVar[str] = ""
+    schema: ClassVar[str]
+
+    @pytest.fixture(autouse=True)
+    def _place(self, postgres_url: str) -> Iterator[None]:
+        self.direct_url = postgres_url
+        self.url = f"{postgres_url}?schema={self.schema}&{self.parameters}"
+        yield
+
+    def make_store(self, cache_name: str, capacity_bytes: int, clock: Clock) -> RemoteStore:
+        printable = "".join(filter(str.isprintable, cache_name))  # as the settings want it
+        settings = CacheSettings(database_url=self.url, cache_name=printable)
+        return postgres_store(settings, capacity_bytes, clock)()
+
+    async def sql(self, *statements: str) -> None:
+        connection: Any = await asyncpg.connect(self.direct_url)
+        try:
+            async with connection.transaction():
+                for statement in statements:
+                    await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    def tables(self) -> list[str]:
+        return [f"{self.schema}.{self.prefix}{table}" for table in TABLES]
+
+    async def lose_everything(self) -> None:
+        await self.sql(f"DROP SCHEMA {self.schema} CASCADE")
+
+    async def save(self) -> None:
+        await self.sql(
+            f"DROP SCHEMA IF EXISTS {self.schema}_saved CASCADE", f"CREATE SCHEMA {self.schema}_saved",
+            *(f"CREATE TABLE {self.schema}_saved.{table} AS TABLE {self.schema}.{self.prefix}{table}" for table in TABLES),
+        )  # fmt: skip
+
+    async def set_back(self) -> None:
+        await self.sql(
+            f"TRUNCATE {', '.join(self.tables())}",
+            *(
+                f"INSERT INTO {self.schema}.{self.prefix}{table} SELECT * FROM {self.schema}_saved.{table}"
+                for table in TABLES
+            ),
+        )
+
+    async def cut_connections(self) -> None:
+        await self.sql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+    async def trim_log(self, cache_name: str) -> None:
+        own = f"WHERE cache = (SELECT id FROM {self.schema}.caches WHERE name = '{cache_name}')"
+        await self.sql(
+            f"DELETE FROM {self.schema}.{self.prefix}log {own}",
+            f"UPDATE {self.schema}.{self.prefix}control SET log_start = seq {own}",
+        )
+
+
+class TestLogged(PostgresContract):
+    parameters = "logged=true"
+    schema = "contract_logged"
+
+
+class TestUnlogged(PostgresContract):
+    parameters = "logged=false"
+    prefix = "unlogged_"
+    schema = "contract_unlogged"
+
+
+class TestPooled(PostgresContract):
+    parameters = "pooler=transaction"
+    schema = "contract_pooled"
+
+
+class TestPooledAndListening(PostgresContract):
+    schema = "contract_listening"
+
+    @pytest.fixture(autouse=True)
+    def _listening(self, _place: None) -> None:
+        self.url += f"pooler=transaction&listen_url={quote(self.direct_url, safe='')}"
+
+    parameters = ""
