@@ -241,7 +241,8 @@ class Worker:
         """Commit some, then delete or set them together."""
         sets = bool(self.mine) and self.dice.random() < 0.5
         home = self.dice.choice(self.mine if sets else self.free)
-        some = [one for one in (self.mine if sets else self.free) if (one.namespace, one.owner) == (home.namespace, home.owner)]
+        where = (home.namespace, home.owner)
+        some = [one for one in (self.mine if sets else self.free) if (one.namespace, one.owner) == where]
         view = self.view(home)
         if not sets:
             for one in some:
@@ -255,15 +256,15 @@ class Worker:
 
     async def _set_together(self, view: Cache, some: list[Place]) -> None:
         ttl = self.dice.choice(TTLS_S)
+        tags = {tag for one in some for tag in (one.tag, one.late_tag)}  # more than each needs: it dies more often
         changes = [Change("set", (one.name,), self.commit(one), ttl_s=ttl) for one in some]
         for change in changes[1:]:
             self.recorder.begin(change)
 
         async def call(first: Change) -> object:
             made = zip(some, [first, *changes[1:]], strict=True)
-            return await view.set_many(
-                {one.key: named_value(one.name, change.version or 0, change.name) for one, change in made}, ttl=ttl
-            )
+            values = {one.key: named_value(one.name, change.version or 0, change.name) for one, change in made}
+            return await view.set_many(values, ttl=ttl, tags=tags)
 
         await self.changing(changes[0], call)
         for change in changes[1:]:

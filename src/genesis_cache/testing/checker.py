@@ -35,6 +35,8 @@ class Promise(msgspec.Struct, frozen=True):
     """How long after a fault a process may say that it does not hear, or loads of one key may meet."""
     ttl_slack_s: float = 1.0
     """Between the end of a load and the moment from which its ttl counts."""
+    slow_s: float | None = None
+    """The longest that a read may take where nothing is broken."""
     monotonic: bool = False
     """No process goes back to an older version than it has read before."""
 
@@ -66,8 +68,8 @@ class Violation(NamedTuple):
 def check(history: History, promise: Promise | None = None) -> list[Violation]:
     """What in a history breaks the promise, in the order of time; nothing if it was held."""
     promise = Promise() if promise is None else promise
-    found = [*_errors(history), *_deaf(history, promise)]
     faults = _Spells(history.faults, promise.recovery_ns)
+    found = [*_errors(history), *_deaf(history, faults), *_slow(history, promise, faults)]
     for key in _by_key(history):
         judged = _Judged(key, promise, history.healed)
         for get in key.gets:
@@ -306,9 +308,18 @@ def _errors(history: History) -> Iterator[Violation]:
             yield Violation("hung", sentence, (line_of(change),), change.begin)
 
 
-def _deaf(history: History, promise: Promise) -> Iterator[Violation]:
+def _slow(history: History, promise: Promise, faults: _Spells) -> Iterator[Violation]:
+    """Reads that took longer than they may, though nothing is broken."""
+    if promise.slow_s is None:
+        return
+    limit_ns = int(promise.slow_s * NS)
+    for get in history.gets:
+        if get.end - get.begin > limit_ns and not faults.meet(get.begin, get.end):
+            yield _violation("slow", f"{_who(get)} waited {_ms(get.end - get.begin)}", get, ())
+
+
+def _deaf(history: History, faults: _Spells) -> Iterator[Violation]:
     """Processes that say that they do not hear though nothing is broken, nor was a while ago."""
-    faults = _Spells(history.faults, promise.recovery_ns)
     said: set[str] = set()
     for get in history.gets:
         if not get.hears and get.process not in said and not faults.meet(get.begin, get.end):
