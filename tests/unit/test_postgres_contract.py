@@ -1,6 +1,5 @@
 """The contract of remote stores, over PostgreSQL: logged, unlogged, and through a pooler in transaction mode."""
 
-from collections.abc import Iterator
 from typing import Any, ClassVar
 from urllib.parse import quote
 
@@ -10,6 +9,7 @@ import pytest
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.settings import CacheSettings
 from genesis_cache.testing.remote_stores import RemoteStoreContract
+from genesis_cache.tiers.postgres.schema import cache_id
 from genesis_cache.tiers.postgres.store import postgres_store
 from genesis_cache.tiers.remote_base import RemoteStore
 
@@ -24,10 +24,9 @@ class PostgresContract(RemoteStoreContract):
     schema: ClassVar[str]
 
     @pytest.fixture(autouse=True)
-    def _place(self, postgres_url: str) -> Iterator[None]:
+    def _place(self, postgres_url: str) -> None:
         self.direct_url = postgres_url
         self.url = f"{postgres_url}?schema={self.schema}&{self.parameters}"
-        yield
 
     def make_store(self, cache_name: str, capacity_bytes: int, clock: Clock) -> RemoteStore:
         printable = "".join(filter(str.isprintable, cache_name))  # as the settings want it
@@ -39,30 +38,21 @@ class PostgresContract(RemoteStoreContract):
         try:
             async with connection.transaction():
                 for statement in statements:
-                    await connection.execute(statement)
+                    await connection.execute(statement.format(s=self.schema, u=self.prefix))
         finally:
             await connection.close()
 
-    def tables(self) -> list[str]:
-        return [f"{self.schema}.{self.prefix}{table}" for table in TABLES]
-
     async def lose_everything(self) -> None:
-        await self.sql(f"DROP SCHEMA {self.schema} CASCADE")
+        await self.sql("DROP SCHEMA {s} CASCADE")
 
     async def save(self) -> None:
-        await self.sql(
-            f"DROP SCHEMA IF EXISTS {self.schema}_saved CASCADE", f"CREATE SCHEMA {self.schema}_saved",
-            *(f"CREATE TABLE {self.schema}_saved.{table} AS TABLE {self.schema}.{self.prefix}{table}" for table in TABLES),
-        )  # fmt: skip
+        await self.sql("DROP SCHEMA IF EXISTS {s}_saved CASCADE", "CREATE SCHEMA {s}_saved")
+        for table in TABLES:
+            await self.sql(f"CREATE TABLE {{s}}_saved.{table} AS TABLE {{s}}.{{u}}{table}")
 
     async def set_back(self) -> None:
-        await self.sql(
-            f"TRUNCATE {', '.join(self.tables())}",
-            *(
-                f"INSERT INTO {self.schema}.{self.prefix}{table} SELECT * FROM {self.schema}_saved.{table}"
-                for table in TABLES
-            ),
-        )
+        restore = [f"INSERT INTO {{s}}.{{u}}{table} TABLE {{s}}_saved.{table}" for table in TABLES]
+        await self.sql("TRUNCATE {s}.{u}control, {s}.{u}entries, {s}.{u}log, {s}.{u}floors", *restore)
 
     async def cut_connections(self) -> None:
         await self.sql(
@@ -71,10 +61,10 @@ class PostgresContract(RemoteStoreContract):
         )
 
     async def trim_log(self, cache_name: str) -> None:
-        own = f"WHERE cache = (SELECT id FROM {self.schema}.caches WHERE name = '{cache_name}')"
+        number = cache_id(cache_name)
         await self.sql(
-            f"DELETE FROM {self.schema}.{self.prefix}log {own}",
-            f"UPDATE {self.schema}.{self.prefix}control SET log_start = seq {own}",
+            f"DELETE FROM {{s}}.{{u}}log WHERE cache = {number}",
+            f"UPDATE {{s}}.{{u}}control SET log_start = seq WHERE cache = {number}",
         )
 
 

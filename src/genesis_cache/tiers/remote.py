@@ -116,8 +116,6 @@ class RemoteTier:
 
     async def open(self) -> None:
         """As `Tier.open`; waits for the server for no longer than a call may take."""
-        if self._wanted:
-            return
         self._wanted = True
         line = self._line_here()
         follower = self._following()
@@ -139,10 +137,13 @@ class RemoteTier:
             lines, self._lines, self._line = self._lines, {}, None
             follower, self._follower = self._follower, None
         here = asyncio.get_running_loop()
-        await asyncio.gather(*(self._close_line(line, here) for line in lines.values()))
-        self._health.stop()
+        try:
+            await asyncio.gather(*(self._close_line(line, here) for line in lines.values()))
+        finally:  # even where this is cancelled
+            self._health.stop()
+            if follower is not None:
+                follower.stop()
         if follower is not None:
-            follower.stop()
             await _within(follower.ended, 2 * self._timeout_s)
         self._log = RemoteLog()
 

@@ -88,13 +88,12 @@ class RemoteLog:
     def heard(self, news: Sequence[Notice], sent_at: float) -> None:
         """All that there was after the known position at the moment of sending, and perhaps more."""
         with self._guard:
-            self.heard_at = sent_at
-            if not news or self.known is None:
-                return
-            self._notices.extend(news)
-            while len(self._notices) > MAX_NOTICES:
-                self._forget_oldest()
-            self.position = self.known = Position(self.known.epoch, news[-1].seq)
+            if news and self.known is not None:
+                self._notices.extend(news)
+                while len(self._notices) > MAX_NOTICES:
+                    self._forget_oldest()
+                self.position = self.known = Position(self.known.epoch, news[-1].seq)
+            self.heard_at = sent_at  # last, so that nobody finds a proof of what is not here yet
 
     def _forget_oldest(self) -> None:
         notice = self._notices.popleft()

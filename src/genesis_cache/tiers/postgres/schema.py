@@ -152,12 +152,16 @@ BEGIN
         ON CONFLICT (cache, name) DO UPDATE SET seq = excluded.seq;
     END IF;
 
+    IF current_setting('synchronous_commit') = 'off' AND NOT c.loose THEN
+        c.loose := true;
+        PERFORM set_config('synchronous_commit', 'on', true);  -- that commits may be lost must not be lost itself
+    END IF;
     UPDATE {s}.{u}control SET
         seq = c.seq + total, entries = c.entries - old_rows + new_rows, bytes = c.bytes - old_bytes + new_bytes,
         floors = c.floors + new_floors, evicted_size = c.evicted_size + p_evicted,
         cleared = CASE WHEN p_cleared > 0
             THEN c.seq + p_cleared - (SELECT count(*) FROM unnest(gaps) g WHERE g < p_cleared) ELSE c.cleared END,
-        loose = c.loose OR current_setting('synchronous_commit') = 'off'
+        loose = c.loose
     WHERE cache = p_cache;
 END $$;
 """
@@ -305,6 +309,12 @@ BEGIN
 END $$;
 """
 
+# Asked of the tables themselves: to_regclass answers out of what the session remembers, in spite of our lock.
+_HAS_META = """
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = 'meta')
+"""
+
 ROW_BYTES = 200
 """What a row and its index lines take beside the envelope."""
 
@@ -347,7 +357,7 @@ async def prepare(connection: Any, schema: str, name: str, *, is_logged: bool) -
 
 async def _version(connection: Any, schema: str) -> int:
     """Of the tables that are there; 0 for none."""
-    if await connection.fetchval("SELECT to_regclass($1) IS NULL", f"{schema}.meta"):
+    if not await connection.fetchval(_HAS_META, schema):
         return 0
     text = f"SELECT version FROM {schema}.meta"  # noqa: S608  # the schema's name was checked
     version = await connection.fetchval(text) or 0
@@ -365,7 +375,7 @@ async def _make(connection: Any, schema: str) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _MAKING)
         if await _version(connection, schema) == VERSION:
             return
-        if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", schema):
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
             await connection.execute(f"CREATE SCHEMA {schema}")
         await connection.execute(f"CREATE TABLE {schema}.meta (version int4 NOT NULL)")
         await connection.execute(making(schema))

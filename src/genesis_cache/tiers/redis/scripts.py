@@ -40,15 +40,16 @@ class Script:
 
 
 JOIN = Script("""
--- KEYS control, log, floors, marks. ARGV run id, replication id, known epoch, known sequence, a new epoch, where a new
--- log may begin, bytes of the marks.
+-- KEYS control, log, floors and, where they are on this server, the marks. ARGV run id, replication id, known epoch,
+-- known sequence, a new epoch, where a new log may begin, bytes of the marks, and what to do about a log that is not
+-- sound: make a new one (''), say so ('look'), or make one whatever is there ('renew').
 local control, log, floors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local books = redis.call('HMGET', control, 'epoch', 'seq', 'start', 'run', 'replication', 'floors', 'cleared')
 local epoch, seq, start = books[1], tonumber(books[2]), tonumber(books[3])
 local size = tonumber(ARGV[7])
-local sound = epoch and seq and start and books[4] == ARGV[1] and books[5] == ARGV[2]
+local sound = ARGV[8] ~= 'renew' and epoch and seq and start and books[4] == ARGV[1] and books[5] == ARGV[2]
     and tonumber(books[6]) == redis.call('HLEN', floors)
-    and redis.call('STRLEN', marks) == size and redis.call('GETRANGE', marks, 0, 7) == epoch
+    and (not marks or (redis.call('STRLEN', marks) == size and redis.call('GETRANGE', marks, 0, 7) == epoch))
     and not (epoch == ARGV[3] and seq < tonumber(ARGV[4]))
 if sound and seq > start then
     sound = false
@@ -57,12 +58,17 @@ if sound and seq > start then
         sound = sound or (told[i] == 'last-generated-id' and told[i + 1] == string.format('%.0f-0', seq))
     end
 end
-if not sound then
+if not sound and ARGV[8] == 'look' then
+    return false
+elseif not sound then
     epoch, seq = ARGV[5], math.max(seq or 0, tonumber(ARGV[4]), tonumber(ARGV[6]))
     local text = string.format('%.0f', seq)
-    redis.call('UNLINK', log, floors, marks)
-    redis.call('SETRANGE', marks, size - 8, string.rep('\\0', 8))
-    redis.call('SETRANGE', marks, 0, epoch)
+    redis.call('UNLINK', log, floors)
+    if marks then
+        redis.call('UNLINK', marks)
+        redis.call('SETRANGE', marks, size - 8, string.rep('\\0', 8))
+        redis.call('SETRANGE', marks, 0, epoch)
+    end
     redis.call('HSET', control, 'epoch', epoch, 'seq', text, 'start', text, 'run', ARGV[1], 'replication', ARGV[2],
         'floors', '0', 'cleared', '0')
     redis.call('HSETNX', control, 'entries', '0')

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from genesis_cache.tiers.redis.connection import Connection, connect, pack
 from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError, outage
@@ -14,6 +14,33 @@ from genesis_cache.tiers.redis.scripts import Argument, Script
 FAILURES = (OSError, ReplyError, ConnectionLost)
 
 _T = TypeVar("_T")
+
+
+class Endpoint(Protocol):
+    """Whatever answers like one server: a server, or the node of a cluster that serves some slot at the moment."""
+
+    shown: str
+
+    async def read(self, request: bytes) -> Any:
+        """As `Server.read`."""
+
+    async def batch(self, requests: Sequence[bytes]) -> list[Any]:
+        """As `Server.batch`."""
+
+    async def run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """As `Server.run`."""
+
+    def checked(self, reply: _T) -> _T:
+        """As `Server.checked`."""
+
+    async def connect(self) -> Connection:
+        """As `Server.connect`."""
+
+    def reporting(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """As `Server.reporting`."""
+
+    def borrowed(self) -> contextlib.AbstractAsyncContextManager[Connection]:
+        """As `Server.borrowed`."""
 
 
 class Limits:

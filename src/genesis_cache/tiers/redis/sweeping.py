@@ -16,7 +16,7 @@ from genesis_cache.tiers.redis.connection import pack
 from genesis_cache.tiers.redis.names import Names
 from genesis_cache.tiers.redis.outage import ReplyError
 from genesis_cache.tiers.redis.scripts import EVICT, LEASE, PRUNE, RELEASE
-from genesis_cache.tiers.redis.server import Server
+from genesis_cache.tiers.redis.server import Endpoint, Server
 
 ENTRY_BYTES = 160  # of a server's memory for an entry beyond its value: key, table entries, object, expiry
 
@@ -90,7 +90,7 @@ class Sweeper:
         "_spread", "_token", "_walk",
     )  # fmt: skip
 
-    def __init__(self, server: Server, nodes: Nodes, names: Names, capacity_bytes: int, clock: Clock) -> None:
+    def __init__(self, server: Endpoint, nodes: Nodes, names: Names, capacity_bytes: int, clock: Clock) -> None:
         self._server = server
         self._nodes = nodes
         self._names = names
