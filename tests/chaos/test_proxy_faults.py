@@ -58,7 +58,8 @@ async def after(behind: Behind, seconds: float, hurt: "Iterator[object]") -> Non
 async def test_replies_byte_by_byte(behind: Behind) -> None:
     """Sliced into single bytes, both ways, everything is the same and nothing is down."""
     behind.proxy.replies.slice_bytes = behind.proxy.requests.slice_bytes = 1
-    async with opened(behind.url, cache_far_budget_ms=20_000, redis_socket_timeout=30) as cache:
+    patient = {"cache_far_budget_ms": 20_000, "redis_socket_timeout": 30, "redis_connection_timeout": 30}
+    async with opened(behind.url, **patient) as cache:
         values = {f"k{n}": {"key": n, "filler": "x" * n} for n in range(40)}
         assert await cache.set_many(values)
         assert await cache.get_many(values) == values
