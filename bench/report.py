@@ -12,6 +12,7 @@ import msgspec
 PEERS = (
     "aiocache",
     "async-lru",
+    "asyncpg",
     "cachebox",
     "cachetools",
     "cashews",
@@ -19,6 +20,8 @@ PEERS = (
     "dogpile.cache",
     "fastapi-cache2",
     "moka-py",
+    "redis",
+    "hiredis",
     "theine",
 )
 

@@ -13,7 +13,10 @@ import msgspec
 from bench.report import Section, page
 
 HERE = Path(__file__).parent
-SECTIONS = ("near", "disk", "tags", "stampede", "loop", "imports", "ratios", "footprint")
+SECTIONS = (
+    "near", "disk", "redis", "postgres", "frozen", "tags", "stampede", "loop", "imports", "ratios", "footprint",
+)  # fmt: skip
+MODULES = {"redis": "far_redis", "postgres": "far_postgres"}  # the others are called as their section
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +24,9 @@ def main(arguments: list[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     if asked.section:
         sys.path.append(str(HERE))  # hit_ratio.py is also a program of its own, which finds its neighbour beside it
-        section: Section = importlib.import_module(f"bench.{asked.section}").section(quick=asked.quick)
+        section: Section = importlib.import_module(f"bench.{MODULES.get(asked.section, asked.section)}").section(
+            quick=asked.quick
+        )
         sys.stdout.write(msgspec.json.encode(section).decode() + "\n")
         return 0
     sections, broken = [], []

@@ -10,6 +10,7 @@ from genesis_cache.blocking import BlockingCache
 from genesis_cache.engine.engine import Engine
 from genesis_cache.engine.loading import load_of
 from genesis_cache.insight.analytics import analytics
+from genesis_cache.insight.diagnosis import diagnose
 from genesis_cache.insight.optimizer import optimize
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.durations import seconds
@@ -24,6 +25,7 @@ from genesis_cache.tiers.build import build_tiers, split_tiers
 
 if TYPE_CHECKING:
     from genesis_cache.engine.core import View
+    from genesis_cache.model.finding import Finding
     from genesis_cache.model.options import Plan
     from genesis_cache.tiers.base import Tier
     from genesis_cache.tiers.memory import MemoryTier
@@ -261,6 +263,11 @@ class Cache:
         """Move entries between tiers by how they are used: up what is read below, down what is not read above."""
         await self._ready()
         return await optimize(self._engine, dry_run=dry_run)
+
+    async def diagnose(self) -> list[Finding]:
+        """What an operator should know: each tier examined, each finding in a sentence with its fix; never raises."""
+        await self._ready()
+        return await diagnose(self._engine)
 
     # -- within ------------------------------------------------------------------------------------------------------
 

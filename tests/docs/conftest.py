@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from tests.docs.snippets import SERVERS
 
 from genesis_cache.advanced_cache_manager import advanced_cache_manager
 
@@ -23,3 +24,10 @@ async def _fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     yield
     await advanced_cache_manager.cache.close()
     advanced_cache_manager.use(None)
+
+
+@pytest.fixture
+def servers(request: pytest.FixtureRequest) -> dict[str, str]:
+    """Where the servers are that a page names; one that it does not name is not started."""
+    text = request.node.callspec.params["page"].read_text("utf-8")
+    return {said: request.getfixturevalue(fixture) for said, fixture in SERVERS.items() if said in text}

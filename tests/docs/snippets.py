@@ -4,12 +4,17 @@ import ast
 import inspect
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVERS = {
+    "redis://localhost:6379/0": "redis_url",
+    "postgresql://postgres@localhost/cache": "postgres_url",
+}
+"""The servers that pages name, and the fixture that has a real one."""
 FENCE = re.compile(r"^(?P<indent>[ ]*)```python\n(?P<code>.*?)^(?P=indent)```", re.MULTILINE | re.DOTALL)
 
 
@@ -40,10 +45,15 @@ def snippets(page: Path) -> Iterator[Snippet]:
         yield Snippet(page, line, "".join(row.removeprefix(indent) for row in found["code"].splitlines(keepends=True)))
 
 
-async def run(snippet: Snippet, namespace: dict[str, Any]) -> None:
-    """Run a block; ``await`` may stand at its top level. A failure names the page and the line."""
+async def run(snippet: Snippet, namespace: dict[str, Any], servers: Mapping[str, str] | None = None) -> None:
+    """Run a block; ``await`` may stand at its top level. A failure names the page and the line.
+
+    ``servers`` says where those are that a page names by the URLs of `SERVERS`.
+    """
     where = str(snippet.page.relative_to(ROOT))
     padded = "\n" * (snippet.line - 1) + snippet.code
+    for said, real in (servers or {}).items():
+        padded = padded.replace(said, real)
     code = compile(padded, where, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     try:
         result = eval(code, namespace)  # noqa: S307  # our own documentation

@@ -12,11 +12,11 @@ WITH_CODE = [page for page in PAGES if "_build" not in page.parts and any(snippe
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: str(page.relative_to(ROOT)))
 @pytest.mark.usefixtures("_fresh")
-async def test_every_block_of_a_page_runs(page: Path) -> None:
+async def test_every_block_of_a_page_runs(page: Path, servers: dict[str, str]) -> None:
     """Whoever pastes the blocks of a page in order gets what the page says."""
     namespace: dict[str, Any] = {"__name__": "__page__"}
     for snippet in snippets(page):
-        await run(snippet, namespace)
+        await run(snippet, namespace, servers)
 
 
 def test_the_pages_have_code() -> None:

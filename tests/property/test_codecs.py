@@ -18,11 +18,13 @@ from hypothesis import strategies as st
 
 from genesis_cache.codecs import envelope as stored
 from genesis_cache.codecs.codec import Codec
+from genesis_cache.codecs.seal import KeyRing
+from genesis_cache.model.allowed import EncryptionKey
 from genesis_cache.model.entry import CachePriority, Record
 from genesis_cache.model.keys import address_of, scope_of
 
 ADDRESS = address_of(scope_of("default", "n"), "k")
-CODEC = Codec(compress_from=64)
+CODEC = Codec(compress_from=64, keyring=KeyRing([EncryptionKey("k", bytes(range(32)))]))
 PLAIN = settings(
     max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -156,13 +158,15 @@ def kind_name(value: object) -> str:
 @PLAIN
 @given(VALUES)
 def test_any_value_comes_back(value: object) -> None:
-    """Whatever a value is made of, it comes back the same at every depth, through bytes and through a view."""
-    envelope = CODEC.encode(Record(address=ADDRESS, value=value, created=1.0, ttl=2.0))
-    assert stored.intact(envelope)
-    for form in (envelope, memoryview(envelope)):
-        found = CODEC.decode(form, ADDRESS)
-        assert found is not None
-        assert same(found.value, value)
+    """Whatever a value is made of, it comes back the same at every depth, sealed or in clear."""
+    for sensitive in (False, True):
+        envelope = CODEC.encode(Record(address=ADDRESS, value=value, created=1.0, ttl=2.0, sensitive=sensitive))
+        assert stored.intact(envelope)
+        for form in (envelope, memoryview(envelope)):
+            found = CODEC.decode(form, ADDRESS)
+            assert found is not None
+            assert same(found.value, value)
+            assert found.sensitive is sensitive
 
 
 FINITE = st.floats(allow_nan=False)
@@ -196,6 +200,7 @@ FINITE = st.floats(allow_nan=False)
         content_type=st.none() | TEXT,
         isolate=st.booleans(),
         tiers=st.none() | st.frozensets(NAMES),
+        sensitive=st.booleans(),
     )
 )
 def test_any_record_comes_back(record: Record) -> None:
@@ -208,7 +213,8 @@ def test_any_record_comes_back(record: Record) -> None:
     assert (seen.seq, seen.epoch, seen.ttl, seen.version) == (record.seq, record.epoch, record.ttl, record.version)
     assert (seen.has_tags, seen.priority, seen.digest) == (bool(record.tags), record.priority, record.address.digest)
     scope = record.address.scope
-    assert stored.named(envelope) == (scope.cache_name, scope.namespace, scope.owner, record.address.key)
+    names = (scope.cache_name, scope.namespace, scope.owner, record.address.key)
+    assert stored.named(envelope) == (None if record.sensitive else names)
 
 
 @PLAIN
@@ -222,7 +228,33 @@ def test_changed_bytes_never_pass(value: object, data: st.DataObject) -> None:
     if changed != envelope:
         assert not stored.intact(changed)
     CODEC.decode(changed, ADDRESS)
-    CODEC.decode(stored.seal(changed[stored.SEAL_BYTES :], b""), ADDRESS)
+    CODEC.decode(stored.with_checksum(changed[stored.LEAD_BYTES :], b""), ADDRESS)
+
+
+@PLAIN
+@given(VALUES, st.data())
+def test_changed_secrets_are_a_miss(value: object, data: st.DataObject) -> None:
+    """Any change of a sealed envelope behind its checksum is a miss, also where the checksum was made to fit."""
+    record = Record(address=ADDRESS, value=value, created=1.0, ttl=2.0, tags=("t",), sensitive=True)
+    envelope = CODEC.encode(record)
+    start = data.draw(st.integers(stored.LEAD_BYTES, len(envelope)))
+    cut = data.draw(st.integers(0, 4))
+    changed = envelope[:start] + data.draw(st.binary(max_size=4)) + envelope[start + cut :]
+    if changed != envelope:
+        assert CODEC.decode(changed, ADDRESS) is None
+        assert CODEC.decode(stored.with_checksum(changed[stored.LEAD_BYTES :], b""), ADDRESS) is None
+
+
+@PLAIN
+@given(st.binary(max_size=300), st.binary(max_size=300), st.data())
+def test_two_secrets_cannot_be_mixed(one: bytes, other: bytes, data: st.DataObject) -> None:
+    """The head of one sealed envelope and the rest of another, of the same key even, are a miss."""
+    first, second = (
+        CODEC.encode(Record(address=ADDRESS, value=value, created=1.0, ttl=2.0, sensitive=True))
+        for value in (one, other.ljust(len(one), b"-")[: len(one)])
+    )
+    at = data.draw(st.integers(stored.HEADER.size + 8, len(first) - 8))  # fewer bytes may be the same by chance
+    assert CODEC.decode(first[:at] + second[at:], ADDRESS) is None
 
 
 @PLAIN
@@ -234,7 +266,7 @@ def test_any_payload_is_a_value_or_a_miss(codec: int, method: int, payload: byte
     front[stored.HEADER.size - 16 : stored.HEADER.size] = len(payload).to_bytes(8, "little") + size.to_bytes(
         8, "little"
     )
-    forged = stored.seal(bytes(front[stored.SEAL_BYTES :]), payload)
+    forged = stored.with_checksum(bytes(front[stored.LEAD_BYTES :]), payload)
     assert stored.intact(forged)
     CODEC.decode(forged, ADDRESS)
 

@@ -186,11 +186,16 @@ def start_redis() -> Iterator[Callable[..., RedisServer]]:
     yield from _starting(RedisServer)
 
 
+@pytest.fixture(scope="session")
+def database_template(services: Services) -> Path:
+    """A database folder to copy for a private PostgreSQL."""
+    return services.template()
+
+
 @pytest.fixture
-def start_postgres(services: Services) -> Iterator[Callable[..., PostgresServer]]:
+def start_postgres(database_template: Path) -> Iterator[Callable[..., PostgresServer]]:
     """Starts private PostgreSQL servers: ``start_postgres("max_connections=5")``."""
-    template = services.template()
-    yield from _starting(lambda *words, **options: PostgresServer(*words, template=template, **options))
+    yield from _starting(lambda *words, **options: PostgresServer(*words, template=database_template, **options))
 
 
 @pytest.fixture

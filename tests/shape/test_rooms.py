@@ -36,6 +36,7 @@ BEHIND_THE_DOOR = {
         "tiers.memory",
         "policies.eviction",
     },  # a trace is replayed through the tier itself, not a model of it
+    "demo": {"testing.servers"},  # it brings its own servers, as tests do
 }
 """Companions and faces see the door and the model's words, and only these rooms behind it."""
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from genesis_cache.cli.app import run as command
-from genesis_cache.demo import figures
+from genesis_cache.demo import figures, places
 from genesis_cache.demo.backend import Backend
 from genesis_cache.demo.load import Progress, play
 from genesis_cache.demo.page import Page
+from genesis_cache.demo.places import Places, in_folder, on_servers
 from genesis_cache.demo.run import Demo
 from genesis_cache.demo.screen import screen
 from genesis_cache.demo.service import service
@@ -21,6 +22,7 @@ from genesis_cache.demo.telling import Teller
 from genesis_cache.demo.traffic import is_question, recorded
 from genesis_cache.demo.words import words
 from genesis_cache.model.errors import SettingsError
+from genesis_cache.testing.servers import RedisServer, ServerMissing
 
 FAST = 1000.0  # the backend's waits are divided by this
 
@@ -129,6 +131,74 @@ def test_the_demo_measures_what_the_first_document_promised(capsys: pytest.Captu
     assert not Path(".genesis-cache").exists()
 
 
+def test_the_demo_runs_over_servers_that_it_starts_itself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over Redis and PostgreSQL: a Redis that hangs is noticed by nobody, and a restart finds all on the servers."""
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    assert command(["demo", "--redis", "--database", "--seconds", "8", "--speed", "50", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tiers"] == ["memory", "redis", "database"]
+    assert told["after"]["database_queries"] <= 0.2 * told["before"]["database_queries"]
+    assert told["update"]["fresh"]
+    assert told["freeze"]["requests"] > 1_000
+    assert told["freeze"]["back_ms"] is not None
+    assert told["restart"]["backend_calls"] <= told["restart"]["asked"] / 2  # what came late was not stored
+
+
+def test_the_demo_says_over_which_tiers_it_runs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person sees the tiers, whose servers they are, and what the frozen one cost."""
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    assert command(["demo", "--redis", "--seconds", "8", "--speed", "50"]) == 0
+    printed = capsys.readouterr().out
+    assert "memory, redis (own server)" in printed
+    assert "Redis hangs" in printed
+    assert "from the servers, " in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_a_server_that_is_given_is_left_as_it_was(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo over somebody's Redis freezes nothing, and takes away the entries that it stored there."""
+    with RedisServer() as server:
+        monkeypatch.setenv("REDIS_URL", server.url)
+        assert command(["demo", "--redis", "--seconds", "3", "--speed", "50", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["freeze"] is None
+        assert told["restart"]["asked"] > 100
+        assert server.ask("KEYS", "genesis:*:v:*") == []
+
+
+def test_without_a_server_to_be_had_one_sentence_says_how(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where neither a program nor a wheel is there, the sentence says what to install or to set."""
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.setattr(places, "RedisServer", _not_installed)
+    assert command(["demo", "--redis", "--seconds", "3"]) == 1
+    printed = capsys.readouterr()
+    assert "REDIS_URL" in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def _not_installed() -> Places:
+    raise ServerMissing("there is no redis-server: install Redis, or set REDIS_URL")
+
+
+def test_the_servers_that_the_environment_names_are_taken() -> None:
+    """A given URL starts nothing, and its entries have a name of their own."""
+    environ = {"REDIS_URL": "redis://cache.example:6379/0", "DATABASE_URL": "postgresql://cache.example/shop"}
+    with on_servers(["redis", "database"], environ) as one, on_servers(["redis"], environ) as other:
+        assert list(one.urls.values()) == list(environ.values())
+        assert one.given == ["redis", "database"]
+        assert not one.own
+        assert one.name != other.name
+
+
 def test_the_demo_speaks_spanish(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """CACHE_LANGUAGE=es gives the table in Spanish, with its decimal comma, in lines that fit 80 columns."""
     monkeypatch.setenv("CACHE_LANGUAGE", "es")
@@ -142,7 +212,7 @@ def test_the_demo_speaks_spanish(capsys: pytest.CaptureFixture[str], monkeypatch
 async def test_a_signal_ends_the_serving(tmp_path: Path) -> None:
     """SIGTERM, as a container gets it, stops the light traffic, and the cache can be closed in peace."""
     spoken = words("en")
-    demo = Demo(Teller(spoken, screen(spoken, silent=True)), FAST, 0.1, tmp_path)
+    demo = Demo(Teller(spoken, screen(spoken, silent=True)), FAST, 0.1, in_folder(tmp_path))
     serving = asyncio.create_task(demo.serve("http://127.0.0.1:1", None))
     missed = asyncio.Event()
     demo.cache.on("miss", lambda _: missed.set())

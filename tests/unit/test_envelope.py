@@ -69,7 +69,7 @@ def make(value: object, **more: Any) -> Record:
 
 def sealed_again(envelope: bytes) -> bytes:
     """The same bytes with a checksum that fits, as a forger would write them."""
-    return stored.seal(envelope[stored.SEAL_BYTES :], b"")
+    return stored.with_checksum(envelope[stored.LEAD_BYTES :], b"")
 
 
 def same(one: object, other: object) -> bool:
@@ -210,7 +210,7 @@ def with_payload(payload: bytes, codec_id: int) -> bytes:
     front[AT["codec"]] = codec_id
     names = len(front) - stored.HEADER.size
     front[LENGTHS_AT : stored.HEADER.size] = struct.pack("<II2Q", names, 0, len(payload), len(payload))
-    return stored.seal(bytes(front[stored.SEAL_BYTES :]), payload)
+    return stored.with_checksum(bytes(front[stored.LEAD_BYTES :]), payload)
 
 
 LENGTHS_AT = stored.HEADER.size - 24

@@ -93,3 +93,28 @@ def test_order_and_repetition_do_not_matter(told: list[Notice], rng: object) -> 
                 reach = reach_of(name, owner)
                 assert bool(one.killer(reach, "k1", ("t",), seq)) == bool(two.killer(reach, "k1", ("t",), seq))
     assert one.seq == two.seq
+
+
+def test_an_order_counts_before_the_log_has_answered() -> None:
+    """What is invalidated here is dead at once, and so is what is made until the log has given its sequence."""
+    floors = Floors()
+    floors.hear(10)
+    floors.foresee(Notice(Kind.TAG, "", None, "t"))
+    assert floors.killer(ROOT, "k", ("t",), 10)
+    assert floors.seq == floors.given == 10, "nothing may claim a sequence that the log has not given"
+    floors.apply(Notice(Kind.TAG, "", None, "t", 14))
+    assert floors.killer(ROOT, "k", ("t",), 13)
+    assert not floors.killer(ROOT, "k", ("t",), 14)
+    assert not floors.is_ahead
+
+
+def test_life_goes_on_while_the_log_cannot_be_told() -> None:
+    """After an order that the log could not be told, new values live here, and it is known that they ran ahead."""
+    floors = Floors()
+    floors.hear(10)
+    floors.foresee(Notice(Kind.CLEAR, "", None, ""))
+    floors.go_on()
+    assert not floors.killer(ROOT, "k", (), floors.seq)
+    assert floors.killer(ROOT, "k", (), 10)
+    assert floors.given == 10
+    assert floors.is_ahead

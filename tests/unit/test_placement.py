@@ -1,5 +1,7 @@
 """Placement: which tiers a value goes to, by priority, strategy and option."""
 
+from typing import Any
+
 import pytest
 
 from genesis_cache.model.entry import CachePriority
@@ -33,6 +35,28 @@ def test_near(plan: Plan, far: tuple[str, ...], strategy: WriteStrategy, loaded:
 
 
 @pytest.mark.parametrize(
+    ("more", "strategy", "near", "far"),
+    [
+        ({}, THROUGH, True, (True, True)),
+        ({}, AROUND, False, (False, True)),
+        ({"priority": CachePriority.LOW}, THROUGH, False, (True, True)),
+        ({"tiers": frozenset({"disk"})}, THROUGH, False, (True, False)),
+        ({"tiers": frozenset({"memory"})}, THROUGH, True, (False, False)),
+    ],
+)
+def test_sensitive(more: dict[str, Any], strategy: WriteStrategy, near: bool, far: tuple[bool, ...]) -> None:
+    """A sensitive value goes where any other would if it can be sealed, and else to memory alone, whatever is asked."""
+    plan = Plan(ttl=1, sensitive=True, **more)
+    assert near_wanted(plan, FAR, strategy, loaded=False, can_seal=True) is near
+    assert far_wanted(plan, FAR, strategy, loaded=False, can_seal=True) == far
+    for loaded in (False, True):
+        assert near_wanted(plan, FAR, strategy, loaded=loaded, can_seal=False) is True
+        assert far_wanted(plan, FAR, strategy, loaded=loaded, can_seal=False) == (False, False)
+    plain = Plan(ttl=1, **more)
+    assert far_wanted(plain, FAR, strategy, loaded=False, can_seal=False) == far
+
+
+@pytest.mark.parametrize(
     ("plan", "strategy", "loaded", "wanted"),
     [
         (Plan(ttl=1), THROUGH, False, (True, True)),
@@ -43,5 +67,5 @@ def test_near(plan: Plan, far: tuple[str, ...], strategy: WriteStrategy, loaded:
     ],
 )
 def test_far(plan: Plan, strategy: WriteStrategy, loaded: bool, wanted: tuple[bool, ...]) -> None:
-    """The far tiers take what is meant for them, and never a sensitive value."""
+    """The far tiers take what is meant for them, and no sensitive value unless it is said that it can be sealed."""
     assert far_wanted(plan, FAR, strategy, loaded=loaded) == wanted

@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from genesis_cache import __version__
-from genesis_cache.cli import entries, inspect, play
+from genesis_cache.cli import doctor, entries, inspect, play
 from genesis_cache.cli.output import COULD_NOT, DONE, INTERRUPTED, UsageError, complain, exit_code_of
 from genesis_cache.model.errors import CacheError
 
@@ -31,6 +31,7 @@ for _name, _command in (
     ("invalidate", entries.invalidate),
     ("clear", entries.clear),
     ("explain", inspect.explain),
+    ("doctor", doctor.doctor),
     ("simulate", play.simulate),
     ("bench", play.bench),
 ):

@@ -27,11 +27,18 @@ def demo(
     speed: Annotated[
         float | None, typer.Option("--speed", help="Divide the backend's waits by this; 1 is real time.")
     ] = None,
+    with_redis: Annotated[
+        bool, typer.Option("--redis", help="Over Redis: that of REDIS_URL, else a server of its own.")
+    ] = False,
+    with_database: Annotated[
+        bool, typer.Option("--database", help="Over PostgreSQL: that of DATABASE_URL, else a server of its own.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Play recorded traffic on a slow service, without and with the cache, and compare."""
     language = CacheSettings.from_env().cache_language
-    return run_demo(seconds=seconds, speed=speed, as_json=as_json, language=language)
+    servers = [kind for kind, wanted in (("redis", with_redis), ("database", with_database)) if wanted]
+    return run_demo(seconds=seconds, speed=speed, servers=servers, as_json=as_json, language=language)
 
 
 def simulate(

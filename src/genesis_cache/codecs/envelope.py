@@ -6,8 +6,13 @@
 
 The checksum covers everything behind it, and the magic is compared. ``names`` is the scope's prefix and the key, the
 very bytes that the digest is made of. ``extra`` is msgpack and only there where a record has tags, an etag or the
-like. A sensitive record will have ``names``, ``extra`` and ``payload`` sealed together under the key that ``key_id``
-names, with the header as associated data; this version of the reader leaves a sealed envelope alone.
+like. Of a sensitive record all behind the header is sealed together (see `codecs.seal`)::
+
+    magic 4 | CRC-32 4 | header 136 | nonce 12 | sealed (names | extra | payload) | tag 16
+
+under the key that ``key_id`` names, bound to the header's 136 bytes: what it says of address, times, sequence and
+flags cannot be changed either, nor the rest be moved under another header. The header's count of payload bytes holds
+nonce and tag too, so that lengths add up and the checksum is verified as in any other envelope.
 """
 
 from enum import IntFlag
@@ -26,12 +31,12 @@ NO_KEY = bytes(8)
 # digest, key id; bytes of names, extra, payload as stored, payload when inflated
 HEADER = Struct("<4sI4BI5d2Qq32s8sII2Q")
 COMMON = Struct("<4s4x4BI2d24s2Q8x32s8xII2Q")  # the same bytes, less what few records have: three times as quick
-_SEAL = Struct("<4sI")
+_LEAD = Struct("<4sI")
 _LENGTHS = Struct("<II2Q")
 _LENGTHS_AT = HEADER.size - _LENGTHS.size
 _DIGEST_AT = _LENGTHS_AT - 40  # before the key id of 8 bytes
 _U32 = Struct("<I")
-SEAL_BYTES = _SEAL.size
+LEAD_BYTES = _LEAD.size
 
 
 class Flag(IntFlag):
@@ -65,10 +70,10 @@ class Peek(msgspec.Struct, frozen=True, gc=False):
     version: int | None
 
 
-def seal(front: bytes, payload: Buffer) -> bytes:
+def with_checksum(front: bytes, payload: Buffer) -> bytes:
     """The whole envelope: magic and checksum before a header (without those two), names and extra, and the payload."""
     checksum = crc32(payload, crc32(front))
-    return b"".join((_SEAL.pack(MAGIC, checksum), front, payload))
+    return b"".join((_LEAD.pack(MAGIC, checksum), front, payload))
 
 
 def intact(envelope: Buffer) -> bool:
@@ -78,8 +83,8 @@ def intact(envelope: Buffer) -> bool:
     names, extra, payload, _ = _LENGTHS.unpack_from(envelope, _LENGTHS_AT)
     if HEADER.size + names + extra + payload != len(envelope):
         return False
-    _, checksum = _SEAL.unpack_from(envelope)
-    return bool(crc32(memoryview(envelope)[SEAL_BYTES:]) == checksum)
+    _, checksum = _LEAD.unpack_from(envelope)
+    return bool(crc32(memoryview(envelope)[LEAD_BYTES:]) == checksum)
 
 
 def matches(envelope: Buffer, digest: bytes) -> bool:

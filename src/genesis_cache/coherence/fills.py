@@ -6,38 +6,47 @@ a counter per key: kills are remembered only while a fill is on its way, and a b
 """
 
 from collections.abc import Hashable
+from sys import maxsize
 
 MAX_REMEMBERED = 65_536
+
+Token = tuple[int, int]
+"""How many kills of this process came before the fill began, and the log's sequence known by then."""
 
 
 class Fills:
     """The fills under way and the keys that changed meanwhile."""
 
-    __slots__ = ("_active", "_count", "_floor", "_killed")
+    __slots__ = ("_active", "_count", "_floor", "_heard", "_killed")
 
     def __init__(self) -> None:
         self._active = 0
         self._count = 0
         self._floor = 0
         self._killed: dict[Hashable, int] = {}
+        self._heard: dict[Hashable, int] = {}
 
-    def begin(self) -> int:
-        """A token for one fill; give it back with `end`."""
+    def begin(self, seq: int) -> Token:
+        """A token for one fill that reads or loads what the log's sequence ``seq`` or a later one left behind.
+
+        Give it back with `end`.
+        """
         self._active += 1
-        return self._count
+        return self._count, seq
 
-    def now(self) -> int:
+    def now(self) -> Token:
         """A token for a fill that does not wait between reading and storing; nothing to give back."""
-        return self._count
+        return self._count, maxsize
 
     def end(self) -> None:
         """The fill that took a token is over."""
         self._active -= 1
         if self._active == 0:
             self._killed.clear()
+            self._heard.clear()
 
     def kill(self, key: Hashable) -> None:
-        """The key changed: fills of it that have begun may not store."""
+        """This process changed the key: fills of it that have begun may not store."""
         if not self._active:
             return
         self._count += 1
@@ -45,15 +54,28 @@ class Fills:
         if len(self._killed) > MAX_REMEMBERED:
             self.kill_all()
 
+    def hear(self, key: Hashable, seq: int) -> None:
+        """The log says that the key was changed: fills of it that began at an earlier sequence may not store.
+
+        What a process hears may be its own change, told after a younger load has begun, which it must not harm.
+        """
+        if not self._active:
+            return
+        self._heard[key] = max(seq, self._heard.get(key, 0))
+        if len(self._heard) > MAX_REMEMBERED:
+            self.kill_all()
+
     def kill_all(self) -> None:
         """Everything may have changed: no fill that has begun may store."""
         self._count += 1
         self._floor = self._count
         self._killed.clear()
+        self._heard.clear()
 
-    def alive(self, token: int, key: Hashable) -> bool:
+    def alive(self, token: Token, key: Hashable) -> bool:
         """Whether the fill with this token may still store the key."""
-        return self._floor <= token and self._killed.get(key, 0) <= token
+        count, seq = token
+        return self._floor <= count and self._killed.get(key, 0) <= count and self._heard.get(key, 0) <= seq
 
     def reset(self) -> None:
         """Forget all fills, in a forked child where none of them goes on."""

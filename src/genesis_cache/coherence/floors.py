@@ -42,16 +42,18 @@ def reach_of(namespace: str, owner: str | None) -> Reach:
 class Floors:
     """What is dead, as far as this process has heard.
 
-    ``epoch`` is a new object each time something moved. ``seq`` is the highest sequence heard, which a load reads
-    before it begins. ``top`` is the highest floor there is, so that what is not below it lives. ``heard_until`` is the
-    monotonic second until which all this may be taken as up to date.
+    ``epoch`` is a new object each time something moved. ``given`` is the highest sequence that the log is known to have
+    given. ``seq`` is what a load reads before it begins: the same, or more while this process has orders of its own
+    that the log could not be told. ``top`` is the highest floor there is, so that what is not below it lives.
+    ``heard_until`` is the monotonic second until which all this may be taken as up to date.
     """
 
-    __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "heard_until", "seq", "top")
+    __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "given", "heard_until", "seq", "top")
 
     def __init__(self) -> None:
         self.epoch: object = object()
         self.seq = 0
+        self.given = 0
         self.heard_until = 0.0
         self.top = 0
         self._base = 0
@@ -60,9 +62,34 @@ class Floors:
         self._tags: dict[tuple[str, str | None], dict[str, int]] = {}
         self._patterns: list[PatternFloor] = []
 
+    def hear(self, seq: int) -> None:
+        """The log has given this sequence."""
+        if seq > self.given:
+            self.given = seq
+            self.seq = max(self.seq, seq)
+
     def apply(self, notice: Notice) -> None:
-        """Take in a TAG, PATTERN or CLEAR notice; a KEY notice only moves ``seq``. Safe to repeat, in any order."""
-        self.seq = max(self.seq, notice.seq)
+        """Take in a notice of the log; a KEY notice only moves ``seq``. Safe to repeat, in any order."""
+        self.hear(notice.seq)
+        self._apply(notice)
+
+    def foresee(self, notice: Notice) -> None:
+        """Make an order of this process effective before the log has given it a sequence: the next one, for now.
+
+        What is made meanwhile is dead too, for it carries the sequence before; `go_on` ends that.
+        """
+        self._apply(msgspec.structs.replace(notice, seq=self.seq + 1))
+
+    def go_on(self) -> None:
+        """The log cannot be told for now: let what is made from here on live, in this process."""
+        self.seq = max(self.seq, self.top)
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether ``seq`` counts orders that the log has not been told."""
+        return self.seq > self.given
+
+    def _apply(self, notice: Notice) -> None:
         scope = (notice.namespace, notice.owner)
         match notice.kind:
             case Kind.KEY:
@@ -86,7 +113,7 @@ class Floors:
 
     def reset(self, seq: int) -> None:
         """Everything with a lower sequence is dead: the log was lost, or what it said can no longer be told."""
-        self.seq = self._base = self.top = seq
+        self.seq = self.given = self._base = self.top = seq
         self._tagged = 0
         self._clears.clear()
         self._tags.clear()

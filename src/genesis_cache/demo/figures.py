@@ -32,6 +32,17 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """As the cache counts it; None without the cache."""
 
 
+class Freeze(msgspec.Struct, frozen=True, kw_only=True):
+    """What visitors saw of a Redis server that hung in mid-traffic; milliseconds, and seconds of the freeze."""
+
+    seconds: float
+    requests: int
+    before_p99_ms: float
+    during_p99_ms: float
+    back_ms: float | None
+    """From the thaw until the tier was in use again; None where that was not waited for."""
+
+
 class Restart(msgspec.Struct, frozen=True, kw_only=True):
     """What the reopened cache answered without the backend."""
 

@@ -1,11 +1,12 @@
-"""The demo: the same traffic without and with the cache, a price that changes, a restart, and a page to watch."""
+"""The demo: the same traffic without and with the cache, a price that changes, a server that hangs, a restart."""
 
 import asyncio
 import contextlib
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,8 +16,9 @@ import msgspec
 from genesis_cache.cache import Cache
 from genesis_cache.demo import figures
 from genesis_cache.demo.backend import ANSWER_SECONDS, ANSWER_USD, ROW_SECONDS, Backend
-from genesis_cache.demo.load import Progress, play, stroll
+from genesis_cache.demo.load import TICK_SECONDS, Progress, play, stroll
 from genesis_cache.demo.page import Page
+from genesis_cache.demo.places import VARIABLES, Places, in_folder, on_servers
 from genesis_cache.demo.screen import screen
 from genesis_cache.demo.service import Service, service
 from genesis_cache.demo.telling import COMPARED, Teller
@@ -27,38 +29,46 @@ from genesis_cache.model.errors import SettingsError
 RUN_SECONDS = 10.0  # each of the two runs, where no limit is given
 REAL_WAITS_SECONDS = 16.0  # with less time than this for everything, the backend is sped up
 MAX_RATE = 9_000  # requests a second; above it a small machine measures itself
+MAX_RATE_SHARED = 5_000  # the same where servers of this machine need their share of it
 MIN_SECONDS = 3.0
 MAX_SPEED = 1_000.0
 STROLL_RATE = 40.0  # requests a second
 REDRAW_SECONDS = 0.12
 PRODUCT = 3 * QUESTION_EVERY - 1  # a product that visitors ask the assistant about
 NEW_PRICE_CENTS = 1234
+FROZEN_SECONDS = 2.0
+BACK_SECONDS = 5.0  # for the frozen server to be in use again
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
 
 class Demo:
     """One run of the demo, with what it needs at every step."""
 
-    def __init__(self, teller: Teller, speed: float, run_seconds: float, folder: Path) -> None:
+    def __init__(self, teller: Teller, speed: float, run_seconds: float, places: Places) -> None:
         self.teller = teller
         self.speed = speed
         self.run_seconds = run_seconds
-        self.folder = folder
-        self.traffic = recorded()[: int(MAX_RATE * run_seconds)]
-        self.cache = _cache(folder)
+        self.places = places
+        self.traffic = recorded()[: int((MAX_RATE_SHARED if places.is_shared else MAX_RATE) * run_seconds)]
+        self.cache = places.cache()
 
     async def tell(self, url: str) -> dict[str, Any]:
         """The whole story; its figures as one JSON document."""
         requests, objects = len(self.traffic), len(set(self.traffic))
         rate = requests / self.run_seconds
-        self.teller.introduce(requests=requests, objects=objects, rate=rate, speed=self.speed, url=url)
+        self.teller.introduce(
+            requests=requests, objects=objects, rate=rate, speed=self.speed, url=url, tiers=self._tiers()
+        )
         before = await self.measure(self.teller.words.without, None)
         after = await self.measure(self.teller.words.with_cache, self.cache)
         self.teller.compare(before, after)
         update = await self.update()
         self.teller.update(update)
+        freeze = await self.freeze()
+        if freeze is not None:
+            self.teller.freeze(freeze)
         restart = await self.restart()
-        self.teller.restart(restart)
+        self.teller.restart(restart, shared=self.places.is_shared)
         return {
             "traffic": SOURCE,
             "requests": requests,
@@ -69,7 +79,9 @@ class Demo:
             "after": msgspec.to_builtins(after),
             "change": {name: figures.change(getattr(before, name), getattr(after, name)) for name in COMPARED},
             "hit_ratio": after.hit_ratio,
+            "tiers": ["memory", *self.places.urls],
             "update": msgspec.to_builtins(update),
+            "freeze": msgspec.to_builtins(freeze),
             "restart": msgspec.to_builtins(restart),
             "url": url,
         }
@@ -102,10 +114,29 @@ class Demo:
             fresh=f"{NEW_PRICE_CENTS / 100:.2f}" in str(new),
         )
 
+    async def freeze(self) -> figures.Freeze | None:
+        """Stop our own Redis in mid-traffic; None where there is none. The same traffic goes before it and during."""
+        server = self.places.own.get("redis")
+        if server is None:
+            return None
+        before = await self._played(FROZEN_SECONDS / 2)
+        server.freeze()
+        try:
+            during = await self._played(FROZEN_SECONDS)
+        finally:
+            server.thaw()
+        return figures.Freeze(
+            seconds=FROZEN_SECONDS,
+            requests=during.done,
+            before_p99_ms=figures.quantile_ms(sorted(before.latencies), 0.99),
+            during_p99_ms=figures.quantile_ms(sorted(during.latencies), 0.99),
+            back_ms=await self._until_back(),
+        )
+
     async def restart(self) -> figures.Restart:
-        """Close the cache, open a new one on the same folder, and ask for everything once."""
+        """Close the cache, open a new one over the same tiers, and ask for everything once."""
         await self.cache.close()
-        self.cache = _cache(self.folder)
+        self.cache = self.places.cache()
         await self.cache.open()
         backend = Backend(self.speed)
         visit = service(backend, self.cache)
@@ -134,6 +165,40 @@ class Demo:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
+    async def leave(self) -> None:
+        """Close the cache, and take what the demo left on servers that others run."""
+        if self.places.given:
+            numbers = sorted(set(self.traffic))
+            await self.cache.delete(*(f"{what}:{number}" for number in numbers for what in ("product", "answer")))
+            await self.cache.clear()
+        await self.cache.close()
+
+    async def _played(self, seconds: float) -> Progress:
+        traffic = self.traffic[: max(1, int(len(self.traffic) * seconds / self.run_seconds))]
+        progress = Progress(len(traffic))
+        await play(traffic, service(Backend(self.speed), self.cache), seconds, progress)
+        return progress
+
+    async def _until_back(self) -> float | None:
+        """Milliseconds until every tier is in use again; None where that takes too long to wait for."""
+        began = perf_counter()
+        while perf_counter() - began < BACK_SECONDS:
+            if all(row["up"] for row in _layers(self.cache).values()):
+                return (perf_counter() - began) * 1000
+            await asyncio.sleep(TICK_SECONDS)
+        return None
+
+    def _tiers(self) -> Sequence[str]:
+        """The tiers in look-up order, each with whose server it is, and why it is not in use."""
+        told = []
+        for row in _layers(self.cache).values():
+            kind = row["tier"]
+            notes = [VARIABLES[kind]] if kind in self.places.given else []
+            notes += [self.teller.words.own_server] if kind in self.places.own else []
+            notes += [] if row["up"] else [str(row["reason"])]
+            told.append(f"{kind} ({', '.join(notes)})" if notes else kind)
+        return told
+
     async def _draw(self, label: str, progress: Progress, cache: Cache | None) -> None:
         while True:
             done = progress.done
@@ -144,19 +209,27 @@ class Demo:
 
 
 def run(
-    *, seconds: float | None = None, speed: float | None = None, as_json: bool = False, language: str = "en"
+    *,
+    seconds: float | None = None,
+    speed: float | None = None,
+    servers: Sequence[str] = (),
+    as_json: bool = False,
+    language: str = "en",
 ) -> int:
     """Run the demo; the exit code.
 
     ``seconds`` is for all of it; without, it serves until it is stopped. ``speed`` divides the backend's waits; not
-    given it is 1, and more only where ``seconds`` leaves no time for real waits. With ``as_json`` the figures are the
-    only thing printed, and it ends when they are there.
+    given it is 1, and more only where ``seconds`` leaves no time for real waits. ``servers`` are the kinds of tiers
+    (``redis``, ``database``) that stand behind memory instead of the disk; `CacheError` where one cannot be had. With
+    ``as_json`` the figures are the only thing printed, and it ends when they are there.
     """
     began = perf_counter()
-    pace, run_seconds = _plan(seconds, speed)
     teller = Teller(words(language), screen(words(language), silent=as_json))
-    with tempfile.TemporaryDirectory(prefix="genesis-cache-demo-") as folder:
-        demo = Demo(teller, pace, run_seconds, Path(folder).resolve())
+    _plan(seconds, speed)  # refuses what cannot be before anything is started
+    with _places(servers) as places:
+        left = None if seconds is None else seconds - (perf_counter() - began) - _freezing(places)
+        pace, run_seconds = _plan(left if left is None else max(left, MIN_SECONDS), speed)
+        demo = Demo(teller, pace, run_seconds, places)
         ends = None if seconds is None else began + seconds
         try:
             document = asyncio.run(_main(demo, ends, serve=not as_json))
@@ -165,8 +238,24 @@ def run(
     if as_json:
         sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
     else:
-        teller.screen.say(teller.words.stopped)
+        teller.screen.say(teller.words.stopped_servers if places.own else teller.words.stopped)
     return 0
+
+
+@contextmanager
+def _places(servers: Sequence[str]) -> Iterator[Places]:
+    """The tiers below memory, for as long as the demo runs."""
+    if servers:
+        with on_servers(list(servers)) as places:
+            yield places
+        return
+    with tempfile.TemporaryDirectory(prefix="genesis-cache-demo-") as folder:
+        yield in_folder(Path(folder).resolve())
+
+
+def _freezing(places: Places) -> float:
+    """Seconds that the part with the frozen server takes."""
+    return 2 * FROZEN_SECONDS if "redis" in places.own else 0.0
 
 
 async def _main(demo: Demo, ends: float | None, *, serve: bool) -> dict[str, Any]:
@@ -180,7 +269,7 @@ async def _main(demo: Demo, ends: float | None, *, serve: bool) -> dict[str, Any
             if serve:
                 await demo.serve(page.url, None if ends is None else ends - perf_counter())
         finally:
-            await demo.cache.close()
+            await demo.leave()
     return document
 
 
@@ -204,8 +293,9 @@ def _on_signals(react: Callable[[], object], *numbers: signal.Signals) -> None:
             asyncio.get_running_loop().add_signal_handler(number, react)
 
 
-def _cache(folder: Path) -> Cache:
-    return Cache.from_url("memory://?max_mb=50", f"disk://{folder / 'cache'}?max_mb=200")
+def _layers(cache: Cache) -> dict[str, Any]:
+    rows: dict[str, Any] = cache.analytics()["layer_statistics"]
+    return rows
 
 
 def _hit_ratio(cache: Cache) -> float:

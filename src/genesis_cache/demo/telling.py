@@ -1,5 +1,7 @@
 """How the demo tells its story: the sentences and the table of each part, on the screen there is."""
 
+from collections.abc import Sequence
+
 from genesis_cache.demo import figures
 from genesis_cache.demo.backend import ANSWER_SECONDS, ANSWER_USD, ROW_SECONDS
 from genesis_cache.demo.screen import Row, Screen
@@ -35,7 +37,9 @@ class Teller:
         self.words = words
         self.screen = screen
 
-    def introduce(self, *, requests: int, objects: int, rate: float, speed: float, url: str) -> None:
+    def introduce(
+        self, *, requests: int, objects: int, rate: float, speed: float, url: str, tiers: Sequence[str]
+    ) -> None:
         """What is about to be measured."""
         say, words, number = self.screen.say, self.words, self.words.number
         scale = number(speed, 0 if speed.is_integer() else 1)
@@ -46,6 +50,7 @@ class Teller:
         say(f"         {SOURCE}", "dim")
         say(words.backend.format(usd=number(ANSWER_USD, 3), **costs))
         say(words.pace.format(rate=number(rate), waits=waits))
+        say(words.tiers.format(tiers=", ".join(tiers)))
         say(words.page.format(url=url), "bold")
         say("")
 
@@ -71,10 +76,21 @@ class Teller:
         say(words.update_new.format(took=words.ms(update.new_ms), answer=_short(update.new_answer)))
         say(words.update_again.format(took=words.ms(update.again_ms)))
 
-    def restart(self, restart: figures.Restart) -> None:
-        """What came back from disk."""
+    def freeze(self, freeze: figures.Freeze) -> None:
+        """A server that hung, and who noticed."""
+        words = self.words
+        told = {"seconds": words.number(freeze.seconds), "requests": words.number(freeze.requests)}
+        times = {"before": words.ms(freeze.before_p99_ms), "during": words.ms(freeze.during_p99_ms)}
+        self.screen.heading(words.freeze_title)
+        self.screen.say(words.freeze.format(**told, **times))
+        if freeze.back_ms is not None:
+            self.screen.say(words.freeze_back.format(back=words.ms(freeze.back_ms)))
+
+    def restart(self, restart: figures.Restart, *, shared: bool) -> None:
+        """What came back from disk, or from the servers."""
         words = self.words
         told = {"asked": words.number(restart.asked), "calls": words.number(restart.backend_calls)}
+        told["where"] = words.from_shared if shared else words.from_disk
         times = {"p50": words.ms(restart.latency_p50_ms), "p99": words.ms(restart.latency_p99_ms)}
         self.screen.heading(words.restart_title)
         self.screen.say(words.restart.format(**told, **times))

@@ -15,6 +15,8 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     pace: str
     waits_real: str
     waits_scaled: str
+    tiers: str
+    own_server: str
     page: str
     without: str
     with_cache: str
@@ -42,10 +44,16 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     update_done: str
     update_new: str
     update_again: str
+    freeze_title: str
+    freeze: str
+    freeze_back: str
     restart_title: str
     restart: str
+    from_disk: str
+    from_shared: str
     serving: str
     stopped: str
+    stopped_servers: str
 
     def number(self, value: float, digits: int = 0) -> str:
         """A number with thousands marked, as this language writes it."""
@@ -73,6 +81,8 @@ _ENGLISH = Words(
     pace="Pace:    {rate} requests a second, the same ones twice; {waits}",
     waits_real="every wait is real",
     waits_scaled="waits are real / {speed}",
+    tiers="Tiers:   {tiers}",
+    own_server="own server",
     page="Figures: {url}",
     without="Without",
     with_cache="With",
@@ -100,10 +110,16 @@ _ENGLISH = Words(
     update_done='price changed at the source; delete_by_tag("product:{number}") forgets all it built',
     update_new="asked at once    {took:>11}   {answer}",
     update_again="asked again      {took:>11}   from the cache",
+    freeze_title="Redis hangs",
+    freeze="stopped for {seconds} s, {requests} visits; p99 before {before}, during {during}",
+    freeze_back="in use again {back} after it went on",
     restart_title="A restart",
-    restart="{asked} objects from disk, {calls} backend calls; median {p50}, p99 {p99}",
+    restart="{asked} objects {where}, {calls} backend calls; median {p50}, p99 {p99}",
+    from_disk="from disk",
+    from_shared="from the servers",
     serving="Light traffic goes on until you press Ctrl-C. Its figures are at",
     stopped="Stopped; the temporary folder is gone.",
+    stopped_servers="Stopped; the servers that were started for it are gone.",
 )
 
 _SPANISH = Words(
@@ -114,6 +130,8 @@ _SPANISH = Words(
     pace="Ritmo:   {rate} peticiones/s, las mismas dos veces; {waits}",
     waits_real="cada espera es real",
     waits_scaled="esperas reales / {speed}",
+    tiers="Niveles: {tiers}",
+    own_server="servidor propio",
     page="Cifras:  {url}",
     without="Sin caché",
     with_cache="Con caché",
@@ -141,10 +159,16 @@ _SPANISH = Words(
     update_done='precio cambiado; delete_by_tag("product:{number}") olvida cuanto salió de él',
     update_new="justo después    {took:>11}   {answer}",
     update_again="otra vez         {took:>11}   de la caché",
+    freeze_title="Redis se cuelga",
+    freeze="parado {seconds} s, {requests} visitas; p99 antes {before}, durante {during}",
+    freeze_back="en uso otra vez {back} después de seguir",
     restart_title="Un reinicio",
-    restart="{asked} objetos del disco, {calls} llamadas al origen; mediana {p50}, p99 {p99}",
+    restart="{asked} objetos {where}, {calls} llamadas al origen; mediana {p50}, p99 {p99}",
+    from_disk="del disco",
+    from_shared="de los servidores",
     serving="Sigue un tráfico ligero hasta que pulse Ctrl-C. Sus cifras están en",
     stopped="Parado; la carpeta temporal ya no está.",
+    stopped_servers="Parado; los servidores que se arrancaron ya no están.",
 )
 
 _LANGUAGES = {"en": _ENGLISH, "es": _SPANISH}

@@ -5,6 +5,7 @@ sleeping task, wakes the clean-up, so that a cache that was never closed leaves 
 """
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import weakref
@@ -33,12 +34,14 @@ class Background:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
+        self._back = asyncio.Event()
+        """Set when a tier that is owed something can be told."""
         self.payer: Callable[[], Coroutine[object, object, bool]] | None = None
 
-    def spawn(self, job: Job) -> asyncio.Task[object]:
+    def spawn(self, job: Job) -> asyncio.Task[Any]:
         """Run a job behind; its failure is logged, never raised into a caller."""
         loop = asyncio.get_running_loop()
-        task: asyncio.Task[object] = loop.create_task(job, context=contextvars.Context())
+        task: asyncio.Task[Any] = loop.create_task(job, context=contextvars.Context())
         self.remember(task)
         return task
 
@@ -62,13 +65,35 @@ class Background:
 
     def pay_later(self) -> None:
         """Tell the far tiers what they are owed, again and again until all is paid."""
-        self.soon(self._pay)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            self._elsewhere(self.pay_later)
+        else:
+            self.soon(self._pay)
+
+    def pay_now(self) -> None:
+        """A tier is back: do not wait for the next attempt. From any thread."""
+        self._elsewhere(self._hurry)
+
+    def _hurry(self) -> None:
+        self._back.set()
+        self.pay_later()
+
+    def _elsewhere(self, act: Callable[[], None]) -> None:
+        """On the loop that the work behind runs on, if there is one; else `stay_awake` will see to it."""
+        if self._loop is not None and not self._loop.is_closed():
+            with contextlib.suppress(RuntimeError):  # it is closed at this very moment
+                self._loop.call_soon_threadsafe(act)
 
     async def _pay(self) -> None:
         while self.payer is not None and not self._core.closed and not await self.payer():
             if self._draining:
                 return  # that was the last attempt: a tier that is down does not hold up the close
-            await asyncio.sleep(RETRY_S)
+            self._back.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_S):
+                    await self._back.wait()
 
     # -- clean-up ----------------------------------------------------------------------------------------------------
 
@@ -146,4 +171,5 @@ class Background:
         """In a forked child: the parent's jobs and timers are not ours."""
         self._tasks.clear()
         self._once.clear()
+        self._back = asyncio.Event()
         self._timer = self._loop = None

@@ -53,7 +53,7 @@ class Bulk:
             core.near_meter.misses += len(missing)
         found: dict[str, object] = {}
         self._hearing.listen()
-        token = core.fills.begin()
+        token = core.fills.begin(core.floors.given)
         try:
             for lane in core.lanes:
                 wanted = [address for address in missing if address.key not in found]
@@ -148,9 +148,9 @@ class Bulk:
 
     async def _bring(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
         core = self._core
-        token = core.fills.begin()
         since = [lane.seq() for lane in core.lanes]
         seq = self._reading.position()
+        token = core.fills.begin(core.floors.given)
         try:
             call = Load(partial(load.call, list(mine)), load.is_async, takes_context=False)
             loaded = await self._reading.leading.run_load(view, call, next(iter(mine.values())))

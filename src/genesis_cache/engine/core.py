@@ -7,13 +7,16 @@ owner or for none), `Lane` one far tier with its figures and what is still owed 
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import msgspec
+
 from genesis_cache.codecs.codec import Codec
+from genesis_cache.codecs.seal import keyring_of
 from genesis_cache.coherence.fills import Fills
 from genesis_cache.coherence.floors import Floors, Reach, reach_of
 from genesis_cache.engine.flight import Flight, Gate
 from genesis_cache.engine.logs import EventLog
 from genesis_cache.model.clock import Clock
-from genesis_cache.model.entry import Entry
+from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import CacheClosed
 from genesis_cache.model.events import EventHub
 from genesis_cache.model.keys import Address, Scope, address_of, scope_of
@@ -36,7 +39,7 @@ class Lane:
     changes are on their way to it behind their callers, reads of their keys are answered from the changes.
     """
 
-    __slots__ = ("_wall", "_way", "get", "kills", "label", "meter", "reads", "removes", "tier")
+    __slots__ = ("_wall", "_way", "floor", "get", "kills", "label", "meter", "reads", "removes", "tier")
 
     def __init__(self, label: str, tier: Tier, wall: Callable[[], float]) -> None:
         self.label = label
@@ -45,6 +48,8 @@ class Lane:
         self._way: dict[bytes, Change] = {}
         self.meter = LayerMeter()
         self.reads = 0
+        self.floor = 0
+        """Records below this sequence are not believed: nobody may have heard what became of their keys."""
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
         self.get: Callable[[Address], Buffer | Awaitable[Answer] | None] = tier.get
@@ -68,6 +73,11 @@ class Lane:
         """The tier was told its first so many kills and these removals; what came meanwhile is still owed."""
         self.kills = self.kills[kills:]
         self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
+        self._route()
+
+    def forgive(self) -> None:
+        """Forget what is owed, because something that covers it will be."""
+        self.kills, self.removes = [], {}
         self._route()
 
     def send(self, changes: Sequence[Change]) -> None:
@@ -169,9 +179,9 @@ class Core:
         self.near_label = labels.pop(near_position) if memory is not None else ""
         self.lanes = tuple(Lane(label, tier, clock.wall) for label, tier in zip(labels, far, strict=False))
         self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
-        self.authority = self.lanes[-1] if self.lanes else None
+        self.authority = _authority(self.lanes)
         self.near_meter = memory.meter if memory is not None else LayerMeter()
-        self.codec = Codec(compression=settings.cache_compression)
+        self.codec = Codec(compression=settings.cache_compression, keyring=keyring_of(settings.cache_encryption_keys))
         self.floors = Floors()
         self.fills = Fills()
         self.events = EventHub()
@@ -186,6 +196,10 @@ class Core:
         self.load_latency = Latency()
         self.load_results: dict[str, int] = {"ok": 0, "error": 0, "timeout": 0}
         self.dropped_callbacks = 0
+        self.is_cut_off = False
+        """Whether it is too long ago that this process was seen to hear of the others' changes."""
+        self.is_deaf = False
+        """The same, where nothing that was held may be used meanwhile."""
         self.opened = False
         self.closed = False
 
@@ -217,6 +231,13 @@ class Core:
             return resolve(NO_OPTIONS, view.defaults, self.settings)
         return _known_tiers(plan_of(options, view.defaults, self.settings))
 
+    def envelope(self, record: Record) -> bytes:
+        """What far tiers store of a record: with no sequence that the log has not given. `SerializationError`."""
+        given = self.floors.given
+        if record.seq > given:
+            record = msgspec.structs.replace(record, seq=given)
+        return self.codec.encode(record)
+
     def require_open(self) -> None:
         """`CacheClosed` on a cache that was closed."""
         if self.closed:
@@ -241,6 +262,13 @@ class Core:
             return False
         entry.epoch = epoch
         return True
+
+
+def _authority(lanes: Sequence[Lane]) -> Lane | None:
+    """The tier whose log counts: that of the most processes, so Redis, then a shared database, then the last."""
+    shared = [lane for lane in lanes if lane.tier.is_shared]
+    by_redis = [lane for lane in shared if lane.tier.kind == "redis"]
+    return next(iter(by_redis or shared or lanes[-1:]), None)
 
 
 def _known_tiers(plan: Plan) -> Plan:

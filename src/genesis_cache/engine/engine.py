@@ -1,5 +1,6 @@
 """The engine: one per cache, shared by views, loops and threads. Wires the roads; opens, closes, survives a fork."""
 
+import asyncio
 import contextlib
 import os
 import threading
@@ -42,6 +43,7 @@ class Engine:
         self.explaining = Explaining(self.core, self.hearing)
         self.background.payer = self.writing.pay
         self.hearing.keeper = self.background.stay_awake
+        self.hearing.debtor = self.background.pay_later
         self.reading.opener = self.open
         self.core.events.changed = self._look_at_hits
         self.core.log.changed = self._look_at_hits
@@ -67,10 +69,14 @@ class Engine:
 
         def up() -> None:
             core.log.tier_up(lane.tier.kind)
+            if lane.owed:
+                self.background.pay_now()
             core.events.emit("tier_up", layer=lane.label, tier=lane.tier.kind)
 
         lane.tier.on_down = down
         lane.tier.on_up = up
+        if lane is core.authority:
+            lane.tier.on_news = self.hearing.told
 
     def expect(self, function: Callable[..., object]) -> None:
         """Let values come back as the classes that a function's return annotation names."""
@@ -81,8 +87,7 @@ class Engine:
         """Open what is behind the cache; safe to call twice, from any loop. CacheClosed after `close`."""
         self.core.require_open()
         if not self.core.opened:
-            for lane in self.core.lanes:
-                await lane.tier.open()
+            await asyncio.gather(*(lane.tier.open() for lane in self.core.lanes))
             with self.core.lock:
                 if not self.core.opened:
                     self.hearing.listen()

@@ -34,16 +34,17 @@ def make_record(  # the parts of a record that its plan does not know
     record.content_type = plan.content_type
     record.isolate = plan.isolate
     record.tiers = plan.tiers
+    record.sensitive = plan.sensitive
     return record
 
 
-def near_entry(core: Core, view: View, key: MapKey, record: Record, *, sensitive: bool = False) -> Entry:
+def near_entry(core: Core, view: View, key: MapKey, record: Record) -> Entry:
     """The entry that memory holds for a record, with the ttl it has left now."""
     now = core.clock.now()
     left = remaining(record, core.clock.wall())
     until = now + left
-    extra = _extra(record, until, now, left, sensitive=sensitive)
-    always_judge = core.memory is not None and core.memory.needs_touch
+    extra = _extra(record, until, now, left)
+    always_judge = record.sensitive or (core.memory is not None and core.memory.needs_touch)
     return Entry(
         key=key,
         value=deepcopy(record.value) if record.isolate else record.value,
@@ -58,11 +59,11 @@ def near_entry(core: Core, view: View, key: MapKey, record: Record, *, sensitive
     )
 
 
-def _extra(record: Record, until: float, now: float, left: float, *, sensitive: bool) -> Extra | None:
+def _extra(record: Record, until: float, now: float, left: float) -> Extra | None:
     plain = (
         not record.tags
         and record.priority is CachePriority.NORMAL
-        and not (record.swr or record.sie or record.isolate or sensitive)
+        and not (record.swr or record.sie or record.isolate or record.sensitive)
         and record.ttl is not None
         and record.refresh_ahead is None
         and record.version is None
@@ -89,7 +90,7 @@ def _extra(record: Record, until: float, now: float, left: float, *, sensitive: 
         cost=record.cost,
         content_type=record.content_type,
         isolate=record.isolate,
-        sensitive=sensitive,
+        sensitive=record.sensitive,
         tiers=record.tiers,
     )
 
@@ -118,6 +119,7 @@ def stored_record(core: Core, address: Address, entry: Entry) -> Record:
         content_type=extra.content_type,
         isolate=extra.isolate,
         tiers=extra.tiers,
+        sensitive=extra.sensitive,
     )
 
 

@@ -10,6 +10,7 @@ from genesis_cache.model.entry import CachePriority, Entry, Record
 from genesis_cache.model.keys import Address, address_of
 from genesis_cache.model.outcome import Explanation, TierView, Verdict
 from genesis_cache.policies.freshness import FOREVER, gone, remaining
+from genesis_cache.tiers.base import Late
 
 ABSENT: Final = "absent"
 INVALIDATED: Final = "invalidated"
@@ -75,7 +76,8 @@ class Explaining:
     async def _far(self, view: View, lane: Lane, address: Address) -> tuple[Verdict, TierView]:
         core = self._core
         answer = lane.get(address)
-        envelope = await answer if isinstance(answer, Awaitable) else answer
+        found = await answer if isinstance(answer, Awaitable) else answer
+        envelope = None if isinstance(found, Late) else found
         record = None if envelope is None else core.codec.decode(envelope, address)
         if envelope is None or record is None:
             return ABSENT, TierView(layer=lane.label, tier=lane.tier.kind, present=False)

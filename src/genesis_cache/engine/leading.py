@@ -109,9 +109,9 @@ class Leading:
 
     async def _load(self, flight: Flight, job: Job) -> Entry:
         core = self._core
-        token = core.fills.begin()
         since = [lane.seq() for lane in core.lanes]
         seq = self._position()
+        token = core.fills.begin(core.floors.given)
         try:
             loaded = await self.run_load(job.view, job.load, flight, job.stale)
             return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
@@ -138,7 +138,7 @@ class Leading:
             return None
         pause = LEASE_POLL_FIRST_S
         give_up = core.clock.now() + min(LEASE_PATIENCE_S, core.settings.cache_load_deadline)
-        while not self._take(flight, job.address, core.authority.tier) and core.clock.now() < give_up:
+        while not await self._take(flight, job.address, core.authority.tier) and core.clock.now() < give_up:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, LEASE_POLL_MOST_S)
         if job.force:
@@ -146,12 +146,24 @@ class Leading:
         entry, verdict = await self._further(job.view, job.address)
         return entry if verdict is Verdict.FRESH else None
 
-    def _take(self, flight: Flight, address: Address, tier: Tier) -> bool:
+    async def _take(self, flight: Flight, address: Address, tier: Tier) -> bool:
         """Take the key's lease, or take it over from an older load of this process, which may hang or be outdated."""
-        if address.digest not in self._leased and not tier.lease(address):
-            return False
+        if address.digest not in self._leased:
+            taken = tier.lease(address)
+            is_mine = taken if isinstance(taken, bool) else await self._granted(taken, address, tier)
+            if not is_mine and address.digest not in self._leased:
+                return False
         self._leased[address.digest] = flight
         return True
+
+    @staticmethod
+    async def _granted(taken: Awaitable[bool], address: Address, tier: Tier) -> bool:
+        """What the tier answers; who leaves before it is heard does not keep what was granted meanwhile."""
+        try:
+            return await taken
+        except asyncio.CancelledError:
+            tier.release(address)
+            raise
 
     def _release(self, flight: Flight) -> None:
         address, authority = flight.address, self._core.authority

@@ -8,8 +8,9 @@ join or lead the flight of the key; wait for it as long as the caller may; serve
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from enum import Enum
+from typing import NamedTuple
 
+from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
@@ -25,19 +26,21 @@ from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
-from genesis_cache.tiers.base import Buffer
+from genesis_cache.tiers.base import Answer, Buffer, Late
 
 SERVED = (Verdict.FRESH, Verdict.REFRESH)
+LATE_AT_ONCE = 256  # replies that are waited for after their readers have gone on
 TIMED_MASK = 15  # of 16 reads of a far tier that answers at once one is timed
 
 
-class Slow(Enum):
-    """The answer of a road that never waits, where one would have to."""
+class Waiting(NamedTuple):
+    """Where a road that never waits had to end: at which far tier, and what that answered if it has to be awaited."""
 
-    SLOW = "SLOW"
+    at: int
+    answer: Awaitable[Answer] | None
 
 
-SLOW = Slow.SLOW
+FROM_FIRST = Waiting(0, None)
 
 
 class Reading:
@@ -50,6 +53,7 @@ class Reading:
         self._background = background
         self.leading = Leading(core, Storing(core, writing), background, self.further)
         self.position = writing.position
+        self._late: set[bytes] = set()
         self.opener: Callable[[], Awaitable[None]] | None = None
 
     # -- 1. look near ------------------------------------------------------------------------------------------------
@@ -60,6 +64,8 @@ class Reading:
         now = core.clock.now()
         self._hearing.listen_if_due(now)
         if core.memory is None or (entry := core.memory.get(view.space.number, view.map_key(key))) is None:
+            return None, Verdict.GONE
+        if core.is_cut_off and (core.is_deaf or (entry.extra is not None and entry.extra.sensitive)):
             return None, Verdict.GONE
         if entry.epoch is not core.floors.epoch and not core.living(entry):
             core.memory.drop(entry, "invalidated")
@@ -113,13 +119,18 @@ class Reading:
             if entry is not None and (allow_stale or verdict in SERVED):
                 return self.serve(view, key, entry)
             core.near_meter.misses += 1
-        found = self.further_now(view, view.address(key))
+        address = view.address(key)
+        found = self.further_now(view, address)
         if type(found) is Record:
             return found.value
-        if found is None:
+        if type(found) is not Waiting:
             self.missed(view, key)
             return default
-        entry, verdict = await self.further(view, view.address(key))
+        if found.answer is not None:
+            record = await self._first_answer(view, core.lanes[found.at], address, found.answer)
+            if record is not None:
+                return record.value
+        entry, verdict = await self.further(view, address, found)
         if entry is not None and (allow_stale or verdict in SERVED):
             return own_value(entry)
         self.missed(view, key)
@@ -136,30 +147,34 @@ class Reading:
 
     # -- 2. look further, tier by tier -------------------------------------------------------------------------------
 
-    def further_now(self, view: View, address: Address, lanes: Sequence[Lane] | None = None) -> Record | Slow | None:
-        """The first fresh value below memory, promoted, if all tiers on the way answer at once; else `SLOW`."""
+    def further_now(self, view: View, address: Address, lanes: Sequence[Lane] | None = None) -> Record | Waiting | None:
+        """The first fresh value below memory, promoted, if all tiers on the way answer at once; else where it ended."""
         core = self._core
-        for lane in core.lanes if lanes is None else lanes:
+        for n, lane in enumerate(core.lanes if lanes is None else lanes):
             lane.reads += 1
             started = 0.0 if lane.reads & TIMED_MASK else time.perf_counter()
             answer = lane.get(address)
             if answer is None:
                 lane.meter.misses += 1
                 continue
-            record = core.codec.decode(answer, address) if type(answer) is bytes or type(answer) is memoryview else None
-            if record is None or record.isolate or record.epoch != core.log_epoch:
-                return SLOW  # undecodable, of an older log or not here yet: for the road that can tell them apart
-            if record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq):
-                return SLOW
+            if type(answer) is not bytes and type(answer) is not memoryview:
+                return Waiting(n, answer)  # type: ignore[arg-type]  # what is neither of these is awaited
+            record = core.codec.decode(answer, address)
+            if record is None or record.isolate or record.epoch != core.log_epoch or record.seq < lane.floor:
+                return Waiting(n, None)  # undecodable, or of an older log: for the road that can tell them apart
+            if core.is_cut_off or (
+                record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq)
+            ):
+                return Waiting(n, None)
             if (record.swr or record.sie) and remaining(record, core.clock.wall()) <= 0:
-                return SLOW  # without these a tier does not give it out once it is past its ttl
+                return Waiting(n, None)  # without these a tier does not give it out once it is past its ttl
             if started:
                 lane.meter.latency.add(time.perf_counter() - started)
             self._found(view, lane, record, core.fills.now())
             return record
         return None
 
-    def _found(self, view: View, lane: Lane, record: Record, token: int) -> Entry | None:
+    def _found(self, view: View, lane: Lane, record: Record, token: Token) -> Entry | None:
         """A hit below memory: counted, told to who wants to know, and promoted where there is a memory tier."""
         core = self._core
         lane.meter.hits += 1
@@ -173,38 +188,103 @@ class Reading:
             return None
         return self._writing.promote(view, record, token)
 
-    async def further(self, view: View, address: Address) -> tuple[Entry | None, Verdict]:
-        """The first living value below memory, promoted; a stale one only if no tier has a fresh one."""
+    async def _first_answer(self, view: View, lane: Lane, address: Address, answer: Awaitable[Answer]) -> Record | None:
+        """The plain case of `further`, with less ado: a shared tier answers in time with a fresh value.
+
+        None: it is for `further` to say, which may await the same answer again.
+        """
+        if not lane.tier.keeps_budget:
+            return None
+        core = self._core
+        token = core.fills.begin(core.floors.given)
+        started = 0.0 if lane.reads & TIMED_MASK else time.perf_counter()
+        try:
+            envelope = await answer
+            if type(envelope) is not bytes and type(envelope) is not memoryview:
+                return None
+            record = core.codec.decode(envelope, address)
+            if record is None or record.isolate or record.epoch != core.log_epoch or core.is_cut_off:
+                return None
+            if record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq):
+                return None
+            if remaining(record, core.clock.wall()) <= 0:
+                return None
+            if started:
+                lane.meter.latency.add(time.perf_counter() - started)
+            self._found(view, lane, record, token)
+            return record
+        finally:
+            core.fills.end()
+
+    async def further(
+        self, view: View, address: Address, waiting: Waiting = FROM_FIRST
+    ) -> tuple[Entry | None, Verdict]:
+        """The first living value below memory, promoted; a stale one only if no tier has a fresh one.
+
+        ``waiting`` is where `further_now` ended at this very moment: the tiers before it have nothing.
+        """
         core = self._core
         if not core.lanes:
             return None, Verdict.GONE
-        self._hearing.listen()
-        token = core.fills.begin()
+        self._hearing.listen_far()
+        token = core.fills.begin(core.floors.given)
+        first, asked = waiting
+        above = [(lane, lane.seq()) for lane in core.lanes[:first]]
         try:
             old: Record | None = None
-            for lane in core.lanes:
-                started = time.perf_counter()
-                answer = lane.get(address)
-                if answer is not None and not isinstance(answer, bytes | memoryview):
-                    answer = await self._within_budget(answer)
+            for lane in core.lanes[first:]:
+                since, started = lane.seq(), time.perf_counter()
+                answer = await self._answer(view, lane, address, asked, token)
+                asked = None
                 record = self.accept(view, lane, answer, address)
                 lane.meter.latency.add(time.perf_counter() - started)
-                if record is not None and remaining(record, core.clock.wall()) > 0:
+                if record is not None and answer is not None and remaining(record, core.clock.wall()) > 0:
+                    if above:
+                        self._writing.raise_up(record, answer, above)
                     return self.promoted(view, record, token, lane)
                 lane.meter.misses += 1
+                above.append((lane, since))
                 old = old or record
             return (None, Verdict.GONE) if old is None else self.promoted(view, old, token, None)
         finally:
             core.fills.end()
 
-    def promoted(self, view: View, record: Record, token: int, lane: Lane | None) -> tuple[Entry, Verdict]:
+    async def _answer(
+        self, view: View, lane: Lane, address: Address, asked: Awaitable[Answer] | None, token: Token
+    ) -> Buffer | None:
+        """A far tier's answer; nothing where it is late, though what it says then is still taken in."""
+        answer = lane.get(address) if asked is None else asked
+        if answer is None or isinstance(answer, bytes | memoryview):
+            return answer
+        found = await (answer if lane.tier.keeps_budget else self._within_budget(answer))
+        if not isinstance(found, Late):
+            return found
+        lane.meter.late += 1
+        if self._core.memory is not None and len(self._late) < LATE_AT_ONCE:
+            self._late.add(address.digest)
+            self._core.fills.begin(token[1])  # the same fill goes on
+            self._background.spawn(self._take_in(view, lane, address, found, token))
+        return None
+
+    async def _take_in(self, view: View, lane: Lane, address: Address, late: Late, token: Token) -> None:
+        """Promote what came after its reader had gone on, unless something newer is here by then."""
+        core = self._core
+        try:
+            record = self.accept(view, lane, await late.rest, address)
+            if record is not None and remaining(record, core.clock.wall()) > 0 and not core.closed:
+                self._writing.promote(view, record, token)
+        finally:
+            core.fills.end()
+            self._late.discard(address.digest)
+
+    def promoted(self, view: View, record: Record, token: Token, lane: Lane | None) -> tuple[Entry, Verdict]:
         """An accepted record as an entry, promoted; ``lane`` None: it is stale, and no hit."""
         entry = None if lane is None else self._found(view, lane, record, token)
         if entry is None:
             entry = self._writing.promote(view, record, token)
         return entry, judge(entry, self._core.clock.now())
 
-    async def _within_budget(self, answer: Awaitable[Buffer | None]) -> Buffer | None:
+    async def _within_budget(self, answer: Awaitable[Answer]) -> Answer:
         """The reply if it comes within the budget of one far tier; else nothing, and the reply is let go."""
         future = asyncio.ensure_future(answer)
         done, _ = await asyncio.wait({future}, timeout=self._core.settings.cache_far_budget_ms / 1000)
@@ -219,7 +299,9 @@ class Reading:
         if record is None:
             lane.meter.errors += 1
             return None
-        if record.epoch != core.log_epoch:
+        if record.epoch != core.log_epoch or record.seq < lane.floor:
+            return None
+        if core.is_cut_off and (core.is_deaf or record.sensitive):
             return None
         if core.floors.killer(view.reach, address.key, record.tags, record.seq):
             return None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import stored_record, tags_of
 from genesis_cache.engine.hearing import Hearing
@@ -70,11 +71,11 @@ class Rewriting:
         finally:
             self._core.fills.end()
 
-    def _begin(self) -> int:
+    def _begin(self) -> Token:
         self._hearing.listen()  # what was changed before now shall not count as changed meanwhile
-        return self._core.fills.begin()
+        return self._core.fills.begin(self._core.floors.given)
 
-    async def _look(self, view: View, key: str, token: int) -> tuple[Entry | None, Verdict]:
+    async def _look(self, view: View, key: str, token: Token) -> tuple[Entry | None, Verdict]:
         """The nearest entry, unless its key was changed or invalidated while it was being read."""
         core, address = self._core, address_of(view.scope, key)
         entry, verdict = self._reading.near(view, key)

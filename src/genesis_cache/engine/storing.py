@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 
+from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import lifetime, make_record, near_entry, own_value
 from genesis_cache.engine.loading import Load, LoadContext, Loaded, Loader, context_tags
@@ -57,7 +58,7 @@ class Storing:
         plan: Plan,
         loaded: Loaded,
         stale: Entry | None,
-        token: int,
+        token: Token,
         since: Sequence[int],
         seq: int,
     ) -> Entry:

@@ -7,6 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from typing import Any
 
+import msgspec
+
+from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, MapKey, View
 from genesis_cache.engine.entries import lifetime, make_record, near_entry, stored_record
@@ -21,14 +24,16 @@ from genesis_cache.model.outcome import Outcome
 from genesis_cache.model.settings import WriteStrategy
 from genesis_cache.policies.freshness import Verdict, gone, judge
 from genesis_cache.policies.placement import far_wanted, near_wanted
-from genesis_cache.tiers.base import Change, Kill, Put, Receipt, Remove
+from genesis_cache.tiers.base import Buffer, Change, Kill, Put, Receipt, Remove
 
 Lanes = Sequence[tuple[Lane, Sequence[Change]]]
+Answers = Sequence[list[Receipt] | None]
 Queued = Awaitable[list[Receipt] | None] | None
 Written = Sequence[tuple[tuple[int, MapKey], Entry | None]]
 
 DONE = Outcome()
-Victim = tuple[Entry, int, int]  # with the token and the nearest log's sequence of the moment it left memory
+MAX_OWED = 100_000  # changes remembered for a tier that is down
+Victim = tuple[Entry, Token, int]  # with the token and the nearest log's sequence of the moment it left memory
 DEMOTE_PER_TURN = 256  # victims looked at once; the rest of a burst is let go
 
 
@@ -40,6 +45,8 @@ class Writing:
         self._hearing = hearing
         self._background = background
         self._victims: list[Victim] = []
+        self._keeps_victims = bool(core.lanes) and not core.lanes[0].tier.is_shared
+        """A shared tier was given each value when it was made: asking about each victim costs more than it brings."""
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -61,8 +68,9 @@ class Writing:
     def write(self, view: View, records: Sequence[Record], plan: Plan) -> Coroutine[Any, Any, Outcome]:
         """Store records where the plan wants them; old copies elsewhere are removed. Near at once, far when awaited."""
         core = self._core
-        wanted = far_wanted(plan, core.far_kinds, core.settings.cache_write_strategy, loaded=False)
-        encode = core.codec.encode if True in wanted else None
+        strategy = core.settings.cache_write_strategy
+        wanted = far_wanted(plan, core.far_kinds, strategy, loaded=False, can_seal=core.codec.can_seal)
+        encode = core.envelope if True in wanted else None
         envelopes = [b"" if encode is None else encode(record) for record in records]
         batches: list[list[Change]] = [[] for _ in core.lanes]
         written: list[tuple[tuple[int, MapKey], Entry | None]] = []
@@ -71,7 +79,7 @@ class Writing:
             entry = self._set_near(view, place, record, plan)
             if entry is MISSING:
                 continue  # a newer version is known here
-            if core.memory is not None and core.lanes:
+            if core.lanes and self._hearing.expects:
                 self._hearing.expect(place)
                 written.append((place, entry))
             for batch, wants in zip(batches, wanted, strict=True):
@@ -92,11 +100,11 @@ class Writing:
         if old is not None and plan.version is not None and self._newer(view, old, plan.version):
             return MISSING
         strategy = core.settings.cache_write_strategy
-        if not near_wanted(plan, core.far_kinds, strategy, loaded=False):
+        if not near_wanted(plan, core.far_kinds, strategy, loaded=False, can_seal=core.codec.can_seal):
             if old is not None:
                 core.memory.drop(old, "explicit")
             return None
-        entry = near_entry(core, view, place[1], record, sensitive=plan.sensitive)
+        entry = near_entry(core, view, place[1], record)
         self.admit(entry)
         return entry
 
@@ -110,13 +118,15 @@ class Writing:
         core = self._core
         newest = self._hearing.settle(place, receipt.seq) or not receipt.seq
         held = None if core.memory is None else core.memory.get(*place)
+        if not newest:
+            self._hearing.outrun(place)
         if entry is None or receipt.refused or not newest:
             core.fills.kill(place)
             if core.memory is not None and held is not None and (entry is None or held is entry):
                 core.memory.drop(held, "explicit")
         elif held is entry and held is not None:
             held.seq = max(held.seq, receipt.seq)
-            core.floors.seq = max(core.floors.seq, receipt.seq)
+            core.floors.hear(receipt.seq)
 
     def admit(self, entry: Entry) -> None:
         """Put an entry into memory; what has to leave for it may be kept below."""
@@ -131,8 +141,8 @@ class Writing:
             core.log.evicted(core.near_label, _plain_key(victim.key), "size")
             if wants:
                 core.events.emit("evict", key=_plain_key(victim.key), layer=core.near_label, reason="size")
-            if core.lanes and len(self._victims) < DEMOTE_PER_TURN:
-                self._victims.append((victim, core.fills.begin(), core.lanes[0].seq()))
+            if self._keeps_victims and len(self._victims) < DEMOTE_PER_TURN:
+                self._victims.append((victim, core.fills.begin(core.floors.given), core.lanes[0].seq()))
 
     def _after_puts(self) -> None:
         if self._victims:
@@ -154,8 +164,7 @@ class Writing:
         self._hearing.listen()
         changes: list[Change] = []
         for victim, token, seq in victims:
-            extra = victim.extra
-            if judge(victim, now) is not Verdict.FRESH or (extra is not None and (extra.sensitive or extra.tiers)):
+            if judge(victim, now) is not Verdict.FRESH or not self._fits_below(victim):
                 continue
             space = core.space(core.namespace_of(victim))
             owner = victim.key[0] if isinstance(victim.key, tuple) else None
@@ -167,7 +176,7 @@ class Writing:
             if held is None and alive:
                 record = stored_record(core, address, victim)
                 try:
-                    envelope = core.codec.encode(record)
+                    envelope = core.envelope(record)
                 except SerializationError:
                     continue
                 since = victim.seq if lane is core.authority else seq  # each log has sequences of its own
@@ -175,29 +184,46 @@ class Writing:
         if changes and not lane.owed:
             await lane.tier.commit(changes)
 
-    async def fill(self, view: View, record: Record, plan: Plan, token: int, since: Sequence[int]) -> Entry:
+    def _fits_below(self, victim: Entry) -> bool:
+        extra = victim.extra
+        return extra is None or not (extra.tiers or (extra.sensitive and not self._core.codec.can_seal))
+
+    async def fill(self, view: View, record: Record, plan: Plan, token: Token, since: Sequence[int]) -> Entry:
         """Store what a load brought wherever the plan wants it, unless its key has changed since it began."""
         core = self._core
         key = view.map_key(record.address.key)
-        entry = near_entry(core, view, key, record, sensitive=plan.sensitive)
+        entry = near_entry(core, view, key, record)
         dead = core.floors.killer(view.reach, record.address.key, record.tags, record.seq)
         if dead or not core.fills.alive(token, (view.space.number, key)):
             return entry
         strategy = core.settings.cache_write_strategy
-        if near_wanted(plan, core.far_kinds, strategy, loaded=True):
+        can_seal = core.codec.can_seal
+        if near_wanted(plan, core.far_kinds, strategy, loaded=True, can_seal=can_seal):
             self.admit(entry)
-        wanted = far_wanted(plan, core.far_kinds, strategy, loaded=True)
+        wanted = far_wanted(plan, core.far_kinds, strategy, loaded=True, can_seal=can_seal)
         if any(wanted):
             await self._fill_far(view, record, entry, wanted, since)
         self._after_puts()
         return entry
+
+    @staticmethod
+    def raise_up(record: Record, envelope: Buffer, above: Sequence[tuple[Lane, int]]) -> None:
+        """Copy what a lower tier held to the far tiers above it that asked for it in vain, with the time it has left.
+
+        ``above`` has each with its sequence of the moment before it was asked. Nobody waits for it.
+        """
+        for lane, since in above:
+            if lane.owed or (record.tiers is not None and lane.tier.kind not in record.tiers):
+                continue
+            stored = bytes(envelope)
+            lane.tier.commit([Put(record.address, stored, record.gone_at, since, record.version, int(record.priority))])
 
     async def _fill_far(
         self, view: View, record: Record, entry: Entry, wanted: Sequence[bool], since: Sequence[int]
     ) -> None:
         core = self._core
         try:
-            envelope = core.codec.encode(record)
+            envelope = core.envelope(record)
         except SerializationError:
             view.space.meter.unencodable += 1
             return
@@ -217,7 +243,7 @@ class Writing:
                 if held is entry:
                     core.memory.drop(entry, "invalidated")
 
-    def promote(self, view: View, record: Record, token: int) -> Entry:
+    def promote(self, view: View, record: Record, token: Token) -> Entry:
         """An entry for a value found below; kept in memory too if its key is unchanged and it may live there."""
         core = self._core
         key = view.map_key(record.address.key)
@@ -272,22 +298,29 @@ class Writing:
     async def _kill(self, notices: Sequence[Notice]) -> Outcome:
         authority = self._core.authority
         if authority is None:
-            self._apply_here(notices, ())
+            for notice in notices:
+                self._core.floors.apply(msgspec.structs.replace(notice, seq=self._core.floors.seq + 1))
             return DONE
         kills = [Kill(notice) for notice in notices]
         receipts = None if authority.owed else authority.tier.commit_now(kills)
         if receipts is None:
-            self._apply_here(notices, ())  # local first: nothing older is served while the far tier is told
-            receipts = await self._commit_lane(authority, kills)
-        self._apply_here(notices, receipts or ())
+            receipts = await self._kill_slowly(authority, kills)
+        for notice, receipt in zip(notices, receipts or (), strict=False):
+            self._core.floors.apply(msgspec.structs.replace(notice, seq=receipt.seq))
         return DONE if receipts is not None else Outcome((authority.tier.kind,))
 
-    def _apply_here(self, notices: Sequence[Notice], receipts: Sequence[Receipt]) -> None:
-        """Make notices effective here with the log's sequences, or with the next ones where it has not answered."""
-        floors = self._core.floors
-        for n, notice in enumerate(notices):
-            seq = receipts[n].seq if receipts else self.position() + 1
-            floors.apply(Notice(notice.kind, notice.namespace, notice.owner, notice.name, seq))
+    async def _kill_slowly(self, authority: Lane, kills: Sequence[Kill]) -> list[Receipt] | None:
+        """Local first: nothing older is served here while the log is being told, nor where it cannot be told."""
+        self.position()
+        for kill in kills:
+            self._core.floors.foresee(kill.notice)
+        receipts: list[Receipt] | None = None
+        try:
+            receipts = await self._answer(authority, kills, None if authority.owed else authority.tier.commit(kills))
+        finally:
+            if receipts is None:
+                self._core.floors.go_on()
+        return receipts
 
     def _tell(self, scope: str, names: Sequence[str]) -> None:
         if self._core.events.wants("invalidate"):
@@ -300,7 +333,7 @@ class Writing:
         """The log's sequence that a value made from now on carries."""
         core = self._core
         if core.authority is not None:  # kept, because the log may be out of sight when an entry of now is to be killed
-            core.floors.seq = max(core.authority.seq(), core.floors.seq)
+            core.floors.hear(core.authority.seq())
         return core.floors.seq
 
     def _commit(self, lanes: Lanes, written: Written = ()) -> Coroutine[Any, Any, Outcome]:
@@ -313,67 +346,104 @@ class Writing:
         """Have the tiers queue their changes at once, so that not even the end of this event loop loses them."""
         for lane, batch in lanes:
             lane.send(batch)
-        queued = [None if lane.owed else lane.tier.commit(batch) for lane, batch in lanes]
-        task = self._background.spawn(self._answers(lanes, queued, behind=True))
+        task = self._background.spawn(self._answers(lanes, behind=True))
         task.add_done_callback(lambda ended: self._arrived(lanes, written, ended))
         return DONE
 
-    def _arrived(self, lanes: Lanes, written: Written, ended: asyncio.Task[object]) -> None:
-        answers: Any = () if ended.cancelled() or ended.exception() is not None else ended.result()
-        self._settle(written, answers)
+    def _arrived(self, lanes: Lanes, written: Written, ended: asyncio.Task[Any]) -> None:
+        self._settled(lanes, written, ended)
         for lane, batch in lanes:
             lane.arrived(batch)
 
     async def _commit_lanes(self, lanes: Lanes, written: Written) -> Outcome:
-        answers: Sequence[list[Receipt] | None] = ()
-        try:
-            answers = await self._answers(
-                lanes, [None if lane.owed else lane.tier.commit(batch) for lane, batch in lanes]
-            )
-        finally:
-            self._settle(written, answers)
+        """Several tiers are changed in a task of its own: who leaves in between leaves nothing half done."""
+        if len(lanes) == 1:
+            answers: Answers = ()
+            try:
+                answers = await self._answers(lanes)
+            finally:
+                self._settle(lanes, written, answers)
+        else:
+            task: asyncio.Task[Any] = self._background.spawn(self._answers(lanes))
+            task.add_done_callback(lambda ended: self._settled(lanes, written, ended))
+            answers = await asyncio.shield(task)
         if None not in answers:
             return DONE
         return Outcome(
             tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
         )
 
-    def _settle(self, written: Written, answers: Sequence[list[Receipt] | None]) -> None:
-        receipts = (answers[-1] if answers else None) or ()
+    def _settled(self, lanes: Lanes, written: Written, ended: asyncio.Task[Any]) -> None:
+        self._settle(lanes, written, () if ended.cancelled() or ended.exception() is not None else ended.result())
+
+    def _settle(self, lanes: Lanes, written: Written, answers: Answers) -> None:
+        """The log has spoken, or not: near copies take its sequences."""
+        told = [answer for (lane, _), answer in zip(lanes, answers, strict=False) if lane is self._core.authority]
+        receipts = (told[0] if told else None) or ()
         for n, (place, entry) in enumerate(written):
             self._settle_near(place, entry, receipts[n] if receipts else Receipt())
 
-    async def _answers(
-        self, lanes: Lanes, queued: Sequence[Queued], *, behind: bool = False
-    ) -> Sequence[list[Receipt] | None]:
-        """The receipts of each tier."""
-        if len(lanes) == 1:
-            return [await self._answer(*lanes[0], queued[0], behind=behind)]
-        return await asyncio.gather(
-            *(self._answer(lane, batch, one, behind=behind) for (lane, batch), one in zip(lanes, queued, strict=True))
-        )
+    async def _answers(self, lanes: Lanes, *, behind: bool = False) -> Answers:
+        """The receipts of each tier.
 
-    async def _commit_lane(self, lane: Lane, batch: Sequence[Change]) -> list[Receipt] | None:
-        return await self._answer(lane, batch, None if lane.owed else lane.tier.commit(batch))
+        The one whose log the processes hear comes last: who has heard of a change must not find the old value in
+        another tier. Tiers of this host alone are asked at once, so that their queues hold what a loop's end cuts off.
+        """
+        authority = self._core.authority
+        if len(lanes) == 1:
+            lane, batch = lanes[0]
+            return [await self._answer(lane, batch, _queue(lane, batch), behind=behind)]
+        last = [lane is authority and lane.tier.is_shared for lane, _ in lanes]
+        queued = [None if waits else _queue(*one) for one, waits in zip(lanes, last, strict=True)]
+        answers = await asyncio.gather(
+            *(
+                self._answer(lane, batch, one, behind=behind)
+                for (lane, batch), one, waits in zip(lanes, queued, last, strict=True)
+                if not waits
+            )
+        )
+        if True in last:
+            lane, batch = lanes[last.index(True)]
+            answers.insert(last.index(True), await self._answer(lane, batch, _queue(lane, batch), behind=behind))
+        return answers
 
     async def _answer(
         self, lane: Lane, batch: Sequence[Change], queued: Queued, *, behind: bool = False
     ) -> list[Receipt] | None:
-        """One tier's receipts, or None: then the changes are owed, as they are when the caller is cancelled.
+        """One tier's receipts, or None: then the changes are owed.
 
-        Not so ``behind``: what is cancelled with its event loop is in the tier's queue, and is written from there.
+        A caller who is cancelled takes nothing back: the tier goes on, and what it says then still counts. ``behind``,
+        only the end of the event loop cancels: the tier's queue holds the changes, and they are written from there.
         """
         try:
-            receipts = None if queued is None else await queued
+            receipts = None if queued is None else await asyncio.shield(queued)
         except asyncio.CancelledError:
-            if not behind:
-                lane.owe(batch)
-                self._background.pay_later()
+            if not behind and queued is not None:
+                asyncio.ensure_future(queued).add_done_callback(lambda ended: self._answered(lane, batch, ended))
             raise
-        if receipts is None:
-            lane.owe(batch)
-            self._background.pay_later()
+        self._note(lane, batch, receipts)
         return receipts
+
+    def _answered(self, lane: Lane, batch: Sequence[Change], ended: asyncio.Future[list[Receipt] | None]) -> None:
+        self._note(lane, batch, None if ended.cancelled() else ended.result())
+
+    def _note(self, lane: Lane, batch: Sequence[Change], receipts: Sequence[Receipt] | None) -> None:
+        if receipts is None:
+            self._owe(lane, batch)
+        elif receipts and lane is self._core.authority:
+            self._core.floors.hear(receipts[-1].seq)
+            self._hearing.own(receipts)
+
+    def _owe(self, lane: Lane, batch: Sequence[Change]) -> None:
+        """Remember what a tier could not be told; more than can be remembered becomes one order to forget all."""
+        lane.owe(batch)
+        if lane.owed > MAX_OWED:
+            everything = Kill(Notice(Kind.CLEAR, "", None, ""))
+            lane.forgive()
+            (self._core.authority or lane).owe([everything])
+            self._core.floors.foresee(everything.notice)
+            self._core.floors.go_on()
+        self._background.pay_later()
 
     async def pay(self) -> bool:
         """Tell the far tiers what they are owed; whether nothing is left."""
@@ -382,12 +452,21 @@ class Writing:
             while lane.owed:
                 kills, removes = list(lane.kills), dict(lane.removes)  # more may come while these are told
                 changes: list[Change] = [*kills, *removes.values()]
-                if await lane.tier.commit(changes) is None:
+                receipts = await lane.tier.commit(changes)
+                if receipts is None:
                     break
                 lane.paid(len(kills), removes)
-                if kills and lane is core.authority:
-                    self._hearing.start_over()
+                if lane is core.authority:
+                    if kills:
+                        self._hearing.start_over()
+                    for kill, receipt in zip(kills, receipts, strict=False):  # which may not have been heard of yet
+                        core.floors.apply(msgspec.structs.replace(kill.notice, seq=receipt.seq))
+                    core.floors.hear(receipts[-1].seq)
         return not any(lane.owed for lane in core.lanes)
+
+
+def _queue(lane: Lane, batch: Sequence[Change]) -> Queued:
+    return None if lane.owed else lane.tier.commit(batch)
 
 
 def _plain_key(key: MapKey) -> str:

@@ -96,6 +96,7 @@ def _layer(kind: str, meter: LayerMeter, hits: int, stats: StoreStats, down: str
         "hits": hits,
         "misses": meter.misses,
         "errors": meter.errors,
+        "late": meter.late,
         "entries": stats.entries,
         "size_bytes": stats.size_bytes,
         "capacity_bytes": stats.capacity_bytes,

@@ -10,6 +10,7 @@ from genesis_cache.model.entry import CachePriority, Entry
 from genesis_cache.model.keys import address_of
 from genesis_cache.model.outcome import Move, OptimizationReport
 from genesis_cache.policies.freshness import remaining
+from genesis_cache.tiers.base import Late
 
 LOOKED_AT = 2_000  # stored entries and memory entries, at most, in one run
 KEEP_FREE = 0.1  # share of memory's capacity that promotions leave free
@@ -79,7 +80,7 @@ async def _promote(engine: Engine, view: View, key: str, envelope: bytes, *, dry
     if record.priority is CachePriority.LOW or core.floors.killer(view.reach, key, record.tags, record.seq):
         return False
     if not dry_run:
-        token = core.fills.begin()
+        token = core.fills.begin(core.floors.given)
         try:
             engine.writing.promote(view, record, token)
         finally:
@@ -99,7 +100,7 @@ async def _down(engine: Engine, *, dry_run: bool) -> list[Move]:
         view = core.view(space.name, owner, space.defaults)
         answer = lane.get(address_of(view.scope, key))
         held = answer if answer is None or isinstance(answer, bytes | memoryview) else await answer
-        if held is None:
+        if held is None or isinstance(held, Late):
             continue
         if not dry_run:
             core.memory.drop(entry, "demoted")

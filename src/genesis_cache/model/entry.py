@@ -1,6 +1,7 @@
 """What a tier holds: `Entry` in memory, kept lean because there are millions, and `Record`, a stored value unpacked."""
 
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
@@ -72,6 +73,12 @@ class Entry(msgspec.Struct, gc=False):
     """Which segment of the eviction policy holds it; 0: none."""
     extra: Extra | None = None
 
+    def __repr__(self) -> str:
+        return _shown(self)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return _fields(self, is_sensitive=self.extra is not None and self.extra.sensitive)
+
 
 class Record(msgspec.Struct, gc=False):
     """A value with everything the stored form says about it. Times are wall seconds since 1970."""
@@ -111,3 +118,30 @@ class Record(msgspec.Struct, gc=False):
     def gone_at(self) -> float:
         """Wall seconds after which no rule can serve it and every tier may drop it."""
         return self.fresh_until + max(self.swr, self.sie)
+
+    def __repr__(self) -> str:
+        return _shown(self)
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        return _fields(self, is_sensitive=self.sensitive)
+
+
+class _Hidden:
+    """Stands in what is shown for a value that must not be."""
+
+    def __repr__(self) -> str:
+        return "<sensitive>"
+
+
+_HIDDEN = _Hidden()
+
+
+def _fields(holder: Entry | Record, *, is_sensitive: bool) -> list[tuple[str, Any]]:
+    return [
+        (name, _HIDDEN if is_sensitive and name == "value" else getattr(holder, name))
+        for name in holder.__struct_fields__
+    ]
+
+
+def _shown(holder: Entry | Record) -> str:
+    return f"{type(holder).__name__}({', '.join(f'{name}={what!r}' for name, what in holder.__rich_repr__())})"

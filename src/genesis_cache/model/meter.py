@@ -41,12 +41,13 @@ class Latency:
 class LayerMeter:
     """What one layer did."""
 
-    __slots__ = ("errors", "evictions", "hits", "latency", "misses")
+    __slots__ = ("errors", "evictions", "hits", "late", "latency", "misses")
 
     def __init__(self) -> None:
         self.hits = 0
         self.misses = 0
         self.errors = 0
+        self.late = 0  # replies that did not come within the budget; these reads count as misses too
         self.evictions: Counter[str] = Counter()
         self.latency = Latency()
 

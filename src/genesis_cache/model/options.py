@@ -108,7 +108,7 @@ class EntryOptions(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     version: int | Unset | None = UNSET
     """Number of the value's version; an older one never replaces a newer one."""
     sensitive: bool | Unset = UNSET
-    """Encrypted wherever it leaves memory, or kept in memory only."""
+    """Sealed wherever it leaves memory if there are encryption keys, else kept in memory only; False."""
     isolate: bool | Unset = UNSET
     """Every reader gets its own copy."""
     tiers: frozenset[str] | Unset | None = UNSET

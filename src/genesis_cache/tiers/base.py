@@ -211,6 +211,13 @@ class Tier(Protocol):
     def position(self) -> Position | None:
         """The log's end as this process can see it now; None while it cannot."""
 
+    @property
+    def heard_at(self) -> float | None:
+        """For a tier that follows its log: when the question was asked whose answer proved that nothing was missed.
+
+        Monotonic seconds of the cache's clock; None before the first, and for a tier whose log is looked at directly.
+        """
+
     def seq(self) -> int:
         """The highest sequence that its log is known to have given, heard or by a receipt; 0 while none is known."""
 

@@ -42,6 +42,10 @@ class Breaker:
         """Whether an attempt at ``now`` would be refused; asking changes nothing."""
         return self.state is not Circuit.CLOSED and now < self._retry_at
 
+    def wait_s(self, now: float) -> float:
+        """Seconds from ``now`` until an attempt may be made; 0 where it may be made at once."""
+        return max(self._retry_at - now, 0.0) if self.state is not Circuit.CLOSED else 0.0
+
     def allows(self, now: float) -> bool:
         """Whether to try at ``now`` (monotonic seconds). Unless it is CLOSED, True means: you are the one attempt.
 

@@ -31,11 +31,10 @@ def build_tiers(settings: CacheSettings, clock: Clock) -> Built:
             memory = MemoryTier(size, settings.l1_cache_max_entries, settings.cache_eviction_policy, LayerMeter())
         elif name == "disk":
             far.append(disk_tier(Path(settings.cache_disk_path), size, clock))
-        elif name == "database":
-            far.append(_database_tier(settings, size, clock))
+        elif name == "redis":
+            far.append(_remote_tier("redis", _engine("redis.store").redis_store, settings, size, clock))
         else:
-            msg = f"the {name} tier is not in this version: leave it out of CACHE_TIERS, and REDIS_URL unset"
-            raise SettingsError(msg)
+            far.append(_database_tier(settings, size, clock))
     return memory, far, near_position
 
 
@@ -68,8 +67,7 @@ def disk_tier(path: Path, max_bytes: int, clock: Clock) -> Tier:
 def _database_tier(settings: CacheSettings, max_bytes: int, clock: Clock) -> Tier:
     url = settings.database_url or ""
     if not url.startswith("sqlite:"):
-        msg = "a PostgreSQL tier is not in this version: use sqlite:///path, or leave database out of CACHE_TIERS"
-        raise SettingsError(msg)
+        return _remote_tier("database", _engine("postgres.store").postgres_store, settings, max_bytes, clock)
     try:
         store: Store = _engine("sqlite").SqliteStore(
             Path(sqlite_path(url)), max_bytes, clock, evict="size", name=settings.cache_name
@@ -79,6 +77,30 @@ def _database_tier(settings: CacheSettings, max_bytes: int, clock: Clock) -> Tie
     return StoreTier(store, kind="database", capacity_bytes=max_bytes, clock=clock)
 
 
+def _remote_tier(kind: str, make: Any, settings: CacheSettings, max_bytes: int, clock: Clock) -> Tier:
+    """The tier behind a server; nothing is connected yet, but a URL that cannot be right is a SettingsError."""
+    stores = make(settings, max_bytes, clock)
+    tier: Tier = _engine("remote").RemoteTier(
+        stores,
+        kind=kind,
+        capacity_bytes=max_bytes,
+        clock=clock,
+        budget_s=settings.cache_far_budget_ms / 1000,
+        timeout_s=settings.redis_socket_timeout,
+        max_connections=settings.redis_max_connections,
+    )
+    return tier
+
+
+_EXTRAS = {"redis.store": ("redis", "redis"), "postgres.store": ("asyncpg", "postgres")}
+
+
 def _engine(name: str) -> Any:
     """A store's module, loaded when a cache names its tier: a process pays for no engine that it does not use."""
-    return import_module(f"genesis_cache.tiers.{name}")
+    try:
+        return import_module(f"genesis_cache.tiers.{name}")
+    except ModuleNotFoundError as error:
+        package, extra = _EXTRAS.get(name, ("", ""))
+        if error.name != package:
+            raise
+        raise SettingsError(f"this tier needs the package {package}: pip install 'genesis-cache[{extra}]'") from None

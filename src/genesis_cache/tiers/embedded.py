@@ -45,6 +45,7 @@ from genesis_cache.tiers.commit_queue import (
     settle,
     tell_loop,
 )
+from genesis_cache.tiers.embedded_diagnosis import examine
 from genesis_cache.tiers.worker import Worker
 
 _MAX_INLINE_MANY = 128  # reads done at once on the calling thread
@@ -353,6 +354,11 @@ class StoreTier:
             self._last_seq = position.seq
         return position
 
+    @property
+    def heard_at(self) -> None:
+        """As `Tier.heard_at`."""
+        return None
+
     def seq(self) -> int:
         """As `Tier.seq`."""
         position = self.position()
@@ -417,21 +423,10 @@ class StoreTier:
 
     async def diagnose(self) -> list[Finding]:
         """As `Tier.diagnose`."""
-        subject = f"{self.kind}: use"
         if (reason := self.down) is not None:
-            return [
-                Finding(subject, Severity.FAULT, reason, "mend what the sentence says; the cache tries again by itself")
-            ]
-        stats = self.stats()
-        size = f"{stats.entries} entries in {stats.size_bytes / 2**20:.1f} MB"
-        if stats.damaged or stats.rebuilt:
-            told = f"{size}; {stats.damaged} damaged records left out, the store made anew {stats.rebuilt} times"
-            return [
-                Finding(
-                    subject, Severity.ADVICE, told, "look at the disk's health, and at who else writes to the folder"
-                )
-            ]
-        return [Finding(subject, Severity.OK, size)]
+            fix = "mend what the sentence says; the cache tries again by itself"
+            return [Finding(f"{self.kind}: use", Severity.FAULT, reason, fix)]
+        return await self._call(self._reader, lambda: examine(self.kind, self.store, self.stats(), self._clock.wall()))
 
     def check(self) -> list[str]:
         """As `Tier.check`, with the queue's books; call it while nothing is being written."""

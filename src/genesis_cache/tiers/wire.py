@@ -19,6 +19,11 @@ def pack_notices(notices: Sequence[Notice], origin: int) -> bytes:
     return _encode((_FORMAT, origin, [(n.kind, n.namespace, n.owner, n.name) for n in notices]))
 
 
+def message_head(origin: int) -> bytes:
+    """What a message begins with, for a server that puts it together: an array of `notice_name`s has to follow."""
+    return b"\x93" + _encode(_FORMAT) + _encode(origin)
+
+
 def unpack_notices(message: bytes, last_seq: int) -> list[Notice] | None:
     """The notices of a message whose last has the sequence; None where it cannot be read: then forget all."""
     try:

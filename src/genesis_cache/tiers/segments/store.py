@@ -108,6 +108,11 @@ class SegmentStore:
         self._known: dict[bytes, tuple[int, bytes, int, bytes, float, int, int, int, int]] = {}
         _stores.add(self)
 
+    @property
+    def path(self) -> Path:
+        """Its directory."""
+        return self._folder.path
+
     # --- life -----------------------------------------------------------------------------------------------------
 
     def open(self) -> None:

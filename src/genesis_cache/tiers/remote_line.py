@@ -1,0 +1,66 @@
+"""Everything that one event loop has to do with a server: its connections, reads, changes and leases."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+from genesis_cache.tiers.remote_base import RemoteStore
+from genesis_cache.tiers.remote_commits import Commits
+from genesis_cache.tiers.remote_health import Health
+from genesis_cache.tiers.remote_leases import LeaseDesk, Leases
+from genesis_cache.tiers.remote_link import Link
+from genesis_cache.tiers.remote_log import RemoteLog
+from genesis_cache.tiers.remote_reads import MAX_IN_FLIGHT, Faults, Reads
+
+
+class Line:
+    """One event loop's part of a tier."""
+
+    def __init__(
+        self,
+        make: Callable[[], RemoteStore],
+        health: Health,
+        log: RemoteLog,
+        leases: Leases,
+        faults: Faults,
+        *,
+        budget_s: float,
+        timeout_s: float,
+        max_connections: int,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._health = health
+        self._link = link = Link(self.loop, make)
+        in_flight = max(1, min(MAX_IN_FLIGHT, max_connections // 2))  # the rest is for changes and leases
+        self.reads = Reads(link, health, faults, budget_s, timeout_s, in_flight)
+        self.commits = Commits(link, health, log, timeout_s)
+        self.desk = LeaseDesk(link, health, leases, budget_s, timeout_s)
+
+    async def warm(self, limit_s: float) -> None:
+        """Connect before the first use; where that fails, say so."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._link.ready()
+        except Exception as error:  # noqa: BLE001  # tried again at each use
+            self._health.read_failed(error)
+
+    async def close(self, limit_s: float) -> None:
+        """Write what is queued, for so long at most, end everything else, let go of the connections."""
+        await self.reads.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self.commits.close()
+        await self._link.close()
+
+    def close_soon(self) -> None:
+        """Let go of the connections, on the event loop itself."""
+        self._link.spawn(self._link.closed())
+
+    def abandon(self) -> None:
+        """The event loop has ended: others write what it left, and its connections are dropped."""
+        self.commits.abandon()
+        self._link.forget()
+
+    def forget(self) -> None:
+        """In a forked child: drop the connections, without a word."""
+        self._link.forget()

@@ -1,0 +1,39 @@
+"""Debts: what a far tier could not be told is remembered within a bound, and nothing dead comes back for it."""
+
+from pathlib import Path
+
+import pytest
+
+from genesis_cache import Cache
+from genesis_cache.engine import writing
+from genesis_cache.engine.core import Lane
+from genesis_cache.tiers.base import Put, Remove
+
+
+async def test_a_flood_of_debts_becomes_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More owed deletions than can be remembered end as one clear, after which no deleted value is there."""
+    monkeypatch.setattr(writing, "MAX_OWED", 50)
+    async with Cache.from_url(f"disk://{tmp_path}/disk?max_mb=10") as cache:
+        keys = [f"k{n}" for n in range(60)]
+        await cache.set_many(dict.fromkeys(keys, 1))
+        core = cache._engine.core
+        lane = core.lanes[0]
+        for key in keys:
+            cache._engine.writing._owe(lane, [Remove(cache._view.address(key))])
+        assert lane.owed <= 51
+        assert await cache._engine.writing.pay()
+        assert await cache.get_many(keys) == {}
+        await cache.set("k1", 2)
+        assert await cache.get("k1") == 2
+
+
+async def test_a_value_that_was_not_written_is_owed_as_a_removal(tmp_path: Path) -> None:
+    """A set that a tier could not take must not leave the value before it there."""
+    async with Cache.from_url(f"disk://{tmp_path}/disk?max_mb=10") as cache:
+        lane: Lane = cache._engine.core.lanes[0]
+        address = cache._view.address("k")
+        lane.owe([Put(address, b"", 0.0)])
+        assert isinstance(lane.removes[address.digest], Remove)
+        assert lane.owed == 1
+        lane.forgive()
+        assert lane.owed == 0
