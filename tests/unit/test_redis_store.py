@@ -36,7 +36,7 @@ async def opened() -> AsyncIterator[Opener]:
     stores: list[RemoteStore] = []
 
     async def open_store(url: str, *, capacity_bytes: int = 64 * MB, clock: Clock | None = None, **said: Any) -> Any:
-        settings = CacheSettings(redis_url=url, redis_connection_timeout=5, **said)
+        settings = CacheSettings(redis_url=url, **{"redis_connection_timeout": 5, **said})
         store = redis_store(settings, capacity_bytes, clock or SystemClock())()
         stores.append(store)
         await store.open()
@@ -137,7 +137,7 @@ async def test_a_value_larger_than_the_store_is_not_kept(own_redis: RedisServer,
 
 
 async def test_old_floors_are_pruned(own_redis: RedisServer, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Floors older than any value go; of too many, the oldest give way to one CLEAR that covers them."""
+    """Floors older than any value go; of too many, the oldest give way to one CLEAR."""
     clock = FakeClock()
     store = await opened(own_redis.url, clock=clock)
     known = (await store.join(None)).position
@@ -176,7 +176,7 @@ def test_slots_are_those_of_the_specification() -> None:
     assert len(Names("x" * 200).control) < 64
 
 
-# -- servers that cannot serve ------------------------------------------------------------------------------------------
+# -- servers that cannot serve ----------------------------------------------------------------------------------------
 
 
 async def test_a_full_server_reads_and_forgets(start_redis: Opener, opened: Opener) -> None:
@@ -202,7 +202,7 @@ async def test_a_full_server_reads_and_forgets(start_redis: Opener, opened: Open
 
 async def test_a_frozen_server_is_an_outage_and_comes_back(own_redis: RedisServer, opened: Opener) -> None:
     """No call waits for longer than the timeout, and none gets the late answer of another afterwards."""
-    store = await opened(own_redis.url, redis_socket_timeout=0.3)
+    store = await opened(own_redis.url, redis_socket_timeout=0.3, redis_connection_timeout=0.3)
     epoch = (await store.join(None)).position.epoch
     await store.commit([put("a", b"1"), put("b", b"2")], epoch)
     own_redis.freeze()
@@ -234,7 +234,7 @@ async def test_callers_beyond_the_bound_wait(own_redis: RedisServer, opened: Ope
 
 async def test_a_password_is_asked_for_and_never_shown(start_redis: Opener, opened: Opener) -> None:
     """Without, and with a wrong one, the sentence says what to do; with the right one it works."""
-    server = start_redis(password="hunter2")
+    server = start_redis(password="hunter2")  # noqa: S106  # of a server of this test's own
     place = f"127.0.0.1:{server.port}"
     with pytest.raises(Outage, match="wants a password"):
         await opened(f"redis://{place}")
@@ -323,7 +323,7 @@ async def test_a_reply_nobody_asked_for_costs_its_connection(opened: Opener) -> 
         assert served == 2
 
 
-# -- other ways to a server -----------------------------------------------------------------------------------------------
+# -- other ways to a server -------------------------------------------------------------------------------------------
 
 
 async def test_a_unix_socket(start_redis: Opener, opened: Opener, tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ async def test_tls_is_verified(start_redis: Opener, opened: Opener, tmp_path: Pa
 
 
 def test_tls_may_be_forgotten_after_its_loop_has_ended(start_redis: Opener, tmp_path: Path) -> None:
-    """A loop that ends without a close leaves encrypted connections that are dropped without a warning."""
+    """A loop that ends without a close leaves connections that are dropped without a warning, encrypted ones too."""
     certificate, key = _certificate(tmp_path)
     server = start_redis("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
     port = free_port()
@@ -363,7 +363,7 @@ def test_tls_may_be_forgotten_after_its_loop_has_ended(start_redis: Opener, tmp_
 
 
 async def test_after_a_failover_the_new_primary_has_a_new_log(own_sentinel: RedisSentinel, opened: Opener) -> None:
-    """The new primary is found without a restart, and its log is a new one, for the last lines of the old may be lost."""
+    """The new primary is found without a restart; its log is a new one, for the last lines of the old may be lost."""
     store = await opened(own_sentinel.url)
     known = (await store.join(None)).position
     await store.commit([put("a", b"1")], known.epoch)
