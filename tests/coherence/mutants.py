@@ -31,6 +31,7 @@ from genesis_cache.tiers.redis import log as redis_log
 from genesis_cache.tiers.redis.log import Log as RedisLog
 from genesis_cache.tiers.remote import RemoteTier
 from genesis_cache.tiers.remote_log import RemoteLog
+from genesis_cache.tiers.wire import unpack_notices
 
 CATCH_S = 60.0
 
@@ -105,10 +106,17 @@ def _keep_near(cache: Cache) -> None:
     _drop_notices(cache)
 
 
-@mutant("another log is taken for no news", faults=("FLUSHALL",))
-def _no_news(_: Cache) -> None:
-    judged = redis_log._judged
-    put(redis_log, "_judged", lambda books, after, notices: judged(books, after, notices) or after.seq)
+@mutant("gaps in the log are not noticed")
+def _no_gaps(_: Cache) -> None:
+    def gappy(page: Any, after: int) -> list[Any]:
+        found: list[Any] = []
+        for messages in (page or {}).values():
+            for ident, fields in messages:
+                notices = unpack_notices(fields[1], int(ident.partition(b"-")[0])) or []
+                found += [notice for notice in notices if notice.seq > after and notice.seq % 8]
+        return found
+
+    put(redis_log, "_notices", gappy)
 
 
 @mutant("no flush after a new epoch", faults=("FLUSHALL", "Redis restarted empty"))
