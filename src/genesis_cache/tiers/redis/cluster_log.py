@@ -19,6 +19,7 @@ from genesis_cache.tiers.redis.log import EPOCH_BYTES, WHO, Log, identity_of, jo
 from genesis_cache.tiers.redis.names import Names, slot_of
 from genesis_cache.tiers.redis.outage import ConnectionLost
 from genesis_cache.tiers.redis.scripts import JOIN, LEASE, RELEASE
+from genesis_cache.tiers.redis.server import Server
 from genesis_cache.tiers.remote_base import Joined, Outage
 
 _LOCK_MS = 5_000
@@ -87,7 +88,7 @@ class ClusterLog(Log):
         keys = [self._names.joining]
         try:
             async with asyncio.timeout(_LOCK_MS / 1000 + self._timeout_s):
-                while not await self._server.run(LEASE, keys, [token, str(_LOCK_MS)]):
+                while not await self._server.run(LEASE, keys, [token, str(_LOCK_MS)]):  # noqa: ASYNC110  # others are elsewhere
                     await asyncio.sleep(_LOCK_PAUSE_S)
         except TimeoutError:
             raise Outage(f"The Redis cluster at {self._server.shown} is being joined by others all the time") from None
@@ -103,8 +104,11 @@ class ClusterLog(Log):
         _ = who  # the log's node is one of them
         self._dismiss()
         self._cluster.doubt()
-        self._sentries = await together([node.connect() for node in await self._cluster.nodes()])
+        await together([self._post(node) for node in await self._cluster.nodes()])
         return identity_of([await sentry.ask_all(WHO) for sentry in self._sentries])
+
+    async def _post(self, node: Server) -> None:
+        self._sentries.append(await node.connect())
 
     def _still_there(self) -> None:
         if any(sentry.closed for sentry in self._sentries):

@@ -58,7 +58,7 @@ class Upkeep(ABC):
 
     async def diagnose(self) -> list[Finding]:
         """As `RemoteStore.diagnose`."""
-        return await diagnose(self._server, self._nodes, self._clock)
+        return await diagnose(self._nodes, self._names, self._clock)
 
 
 def envelope_of(reply: object) -> Buffer | None:
