@@ -260,6 +260,7 @@ async def test_a_reply_for_another_key_is_a_miss_and_the_connection_goes(server:
         assert tier.stats().damaged == 1
         assert await read(tier, "b") == envelope("b", b"b")
         await until(lambda: any(store.is_closed for store in server.stores))
+        assert server.stores[-1].is_open
         assert tier.down is None
 
 
