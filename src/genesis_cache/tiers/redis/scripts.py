@@ -83,9 +83,10 @@ COMMIT = Script("""
 -- message begins, the time, how many notices to keep, whether nothing is stored, then for each change what it is, the
 -- name it kills, the value.
 local control, log, floors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local books = redis.call('HMGET', control, 'epoch', 'seq')
+local books = redis.call('HMGET', control, 'epoch', 'seq', 'floors')
 local epoch, seq = books[1], tonumber(books[2])
-if not epoch or not seq or redis.call('GETRANGE', marks, 0, 7) ~= epoch then
+if not epoch or not seq or redis.call('GETRANGE', marks, 0, 7) ~= epoch
+    or redis.call('HLEN', floors) ~= tonumber(books[3]) then
     return false
 end
 local known, first = ARGV[1] == epoch, seq
@@ -184,7 +185,8 @@ return gone
 PRUNE = Script("""
 -- KEYS control, floors. ARGV epoch, the highest sequence that goes while it may still matter (or 0), then names and
 -- stamps. A floor that was set anew stays.
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+local books = redis.call('HMGET', KEYS[1], 'epoch', 'floors')
+if books[1] ~= ARGV[1] or redis.call('HLEN', KEYS[2]) ~= tonumber(books[2]) then
     return 0
 end
 local gone = 0
