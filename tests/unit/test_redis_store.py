@@ -216,6 +216,8 @@ async def test_a_full_server_reads_and_forgets(start_redis: Opener, opened: Open
     with pytest.raises(Outage, match="maxmemory"):
         await store.commit([put("c", b"new"), Remove(address("b"))], epoch)
     assert await store.get_many([address("b"), address("c")]) == [None, None]  # what could be done was done
+    assert await store.lease(address("a"), b"1", 5)
+    await store.sweep(1.0)
     assert (await store.join(None)).position.epoch == epoch
     assert await store.check() == []
 

@@ -16,7 +16,7 @@ from genesis_cache.tiers.redis.outage import ReplyError
 from genesis_cache.tiers.redis.place import Place
 from genesis_cache.tiers.redis.scripts import LEASE, RELEASE
 from genesis_cache.tiers.redis.server import Limits, Server
-from genesis_cache.tiers.redis.sweeping import Sweeper
+from genesis_cache.tiers.redis.sweeping import Sweeper, note
 from genesis_cache.tiers.redis.upkeep import Upkeep, envelope_of
 from genesis_cache.tiers.remote_base import Committed
 
@@ -127,7 +127,6 @@ class ClusterStore(Upkeep):
 
     async def _note_moves(self) -> None:
         """Bring the books of this process's changes to where all can read them."""
-        moved = zip(("entries", "bytes"), self._commits.moves(), strict=True)
-        asked = [pack(("HINCRBY", self._names.control, field, str(by))) for field, by in moved if by]
-        for reply in await self._server.batch(asked) if asked else ():
-            self._server.checked(reply)
+        entries, size = self._commits.moves()
+        if entries or size:
+            await note(self._server, self._names, "HINCRBY", {"entries": entries, "bytes": size})
