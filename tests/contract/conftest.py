@@ -1,6 +1,7 @@
 """The line-ups of tiers that every contract test runs over, and what is checked of them after each test."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest_asyncio
 
 from genesis_cache import Cache
 from genesis_cache.model.settings import CacheSettings
+from genesis_cache.model.notice import Position
 from genesis_cache.testing.clock import FakeClock
 
 LINEUPS = {
@@ -17,18 +19,43 @@ LINEUPS = {
     "memory+disk": ("memory", "disk"),
     "memory+database": ("memory", "database"),
     "memory+disk+database": ("memory", "disk", "database"),
+    "redis": ("redis",),
+    "memory+redis": ("memory", "redis"),
+    "memory+disk+redis": ("memory", "disk", "redis"),
+    "memory+cluster": ("memory", "cluster"),
+    "memory+postgres": ("memory", "postgres"),
+    "memory+redis+postgres": ("memory", "redis", "postgres"),
 }
+"""Tiers by name; ``cluster`` is the redis tier on a cluster, ``postgres`` the database tier on PostgreSQL."""
+
+SERVERS = {"redis": "redis_url", "cluster": "cluster_url", "postgres": "postgres_url"}
+KINDS = {"cluster": "redis", "postgres": "database"}
 HEAR_S = 0.02  # of a test's clock: more than a process waits before it looks at the log again
+PATIENCE_S = 10.0
+NOWHERE = Position(0, -1)
 
 
 class House:
-    """One folder, one clock, and the caches that a test opens there; closed and checked when the test is over."""
+    """One folder, one cache name, one clock, and the caches that a test opens there; closed and checked at its end."""
 
-    def __init__(self, tiers: tuple[str, ...], folder: Path) -> None:
-        self.tiers = tiers
+    def __init__(self, words: tuple[str, ...], folder: Path, servers: dict[str, str]) -> None:
+        self.tiers = tuple(KINDS.get(word, word) for word in words)
         self.folder = folder
         self.clock = FakeClock()
         self.opened: list[Cache] = []
+        self.is_remote = bool(servers)
+        """Whether a tier is behind a server, whose log takes a moment to be heard."""
+        self.options: dict[str, object] = {"cache_name": f"house-{secrets.token_hex(6)}"} if servers else {}
+        """Settings that every cache of this house needs, for `Cache.from_url`."""
+        self._places = {
+            "memory": "memory://",
+            "disk": f"disk://{folder}/disk",
+            "database": f"sqlite:///{folder}/cache.db",
+            **servers,
+        }
+        self._words = words
+        if servers:
+            self.options["cache_far_budget_ms"] = 1000 * PATIENCE_S  # no reader goes on without a slow machine's reply
 
     @property
     def near(self) -> bool:
@@ -42,16 +69,11 @@ class House:
 
     def urls(self) -> list[str]:
         """The line-up as `Cache.from_url` takes it."""
-        places = {
-            "memory": "memory://",
-            "disk": f"disk://{self.folder}/disk",
-            "database": f"sqlite:///{self.folder}/cache.db",
-        }
-        return [places[tier] for tier in self.tiers]
+        return [self._places[word] for word in self._words]
 
     def settings(self, **overrides: object) -> CacheSettings:
         """Settings of the line-up, small enough for a test."""
-        given = {"l1_cache_size_mb": 20, "l2_cache_size_mb": 20, "l3_cache_size_mb": 20, **overrides}
+        given = {"l1_cache_size_mb": 20, "l2_cache_size_mb": 20, "l3_cache_size_mb": 20, **self.options, **overrides}
         return CacheSettings().with_urls(*self.urls()).with_overrides(**given)
 
     def cache(self, **overrides: object) -> Cache:
@@ -63,6 +85,14 @@ class House:
     def pass_time(self, seconds: float) -> None:
         """Let so much time pass for every cache of the house."""
         self.clock.advance(seconds)
+
+    async def hear(self) -> None:
+        """Let every cache of the house learn what the others have changed."""
+        self.clock.advance(HEAR_S)
+        if self.is_remote:
+            tiers = [cache._engine.core.authority.tier for cache in self.opened if cache._engine.core.opened]
+            told = max((tier.seq() for tier in tiers), default=0)
+            await settled(lambda: all((tier.position() or NOWHERE).seq >= told for tier in tiers), PATIENCE_S)
 
     def forget_near(self, cache: Cache) -> None:
         """Empty a cache's memory, as evictions would."""
@@ -116,10 +146,16 @@ def tiers(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return LINEUPS[request.param]
 
 
+@pytest.fixture
+def servers(tiers: tuple[str, ...], request: pytest.FixtureRequest) -> dict[str, str]:
+    """Where the servers of the line-up are; only those are started."""
+    return {word: request.getfixturevalue(SERVERS[word]) for word in tiers if word in SERVERS}
+
+
 @pytest_asyncio.fixture
-async def house(tiers: tuple[str, ...], tmp_path: Path) -> AsyncIterator[House]:
+async def house(tiers: tuple[str, ...], servers: dict[str, str], tmp_path: Path) -> AsyncIterator[House]:
     """A place for caches of the line-up."""
-    house = House(tiers, tmp_path)
+    house = House(tiers, tmp_path, servers)
     yield house
     await house.close()
 

@@ -57,7 +57,7 @@ class ClusterHooks:
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _cluster(cls) -> Iterator[None]:
-        with RedisCluster() as cls.cluster:
+        with RedisCluster("--enable-debug-command", "yes") as cls.cluster:
             yield
 
     async def lose_everything(self) -> None:

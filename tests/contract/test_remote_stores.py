@@ -1,6 +1,6 @@
-"""Redis and PostgreSQL (logged, unlogged, behind a pooler) keep the contract of remote stores."""
+"""Redis (alone and as a cluster) and PostgreSQL (logged, unlogged, behind a pooler) keep the contract of remote stores."""
 
-from tests.contract.remote_servers import PostgresHooks, RedisHooks, RestartedRedisHooks
+from tests.contract.remote_servers import ClusterHooks, PostgresHooks, RedisHooks, RestartedRedisHooks
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.settings import CacheSettings
@@ -14,6 +14,12 @@ from genesis_cache.tiers.remote_base import RemoteStore
 class RedisMade(RedisHooks):
     def make_store(self, cache_name: str, capacity_bytes: int, clock: Clock) -> RemoteStore:
         settings = CacheSettings(redis_url=self.server.url, cache_name=cache_name, redis_max_connections=8)
+        return redis_store(settings, capacity_bytes, clock)()
+
+
+class ClusterMade(ClusterHooks):
+    def make_store(self, cache_name: str, capacity_bytes: int, clock: Clock) -> RemoteStore:
+        settings = CacheSettings(redis_url=self.cluster.url, cache_name=cache_name, redis_max_connections=8)
         return redis_store(settings, capacity_bytes, clock)()
 
 
@@ -33,6 +39,10 @@ class TestRedis(RedisMade, RemoteStoreContract):
 
 class TestRedisRestarted(RestartedRedisHooks, RedisMade, EpochContract, ConnectionsContract):
     """One server that is restarted empty, or set back while it runs."""
+
+
+class TestCluster(ClusterMade, RemoteStoreContract):
+    """Three nodes."""
 
 
 class TestPostgres(PostgresMade, RemoteStoreContract):

@@ -346,6 +346,15 @@ def test_the_doctor_examines_servers(document: Callable[..., dict[str, object]])
     assert {"redis: version", "database: version"} <= subjects
 
 
+def test_stats_tells_what_servers_hold(document: Callable[..., dict[str, object]]) -> None:
+    """A process that has just begun shows what others have stored on the servers."""
+    with RedisServer() as redis, PostgresServer() as postgres:
+        places = ("--url", redis.url, "--url", postgres.url)
+        document("set", "key", "1", *places)
+        rows = document("stats", *places)["layer_statistics"]
+    assert [(row["tier"], row["entries"]) for row in rows.values()] == [("redis", 1), ("database", 1)]  # type: ignore[attr-defined]  # its rows
+
+
 def test_the_doctor_works_where_servers_do_not(
     document: Callable[..., dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,7 +367,7 @@ def test_the_doctor_works_where_servers_do_not(
         redis.freeze()
         told = document("doctor", code=1)
     faults = [finding for finding in told["findings"] if finding["severity"] == "fault"]  # type: ignore[attr-defined]  # its rows
-    assert {finding["subject"].partition(":")[0] for finding in faults} == {"redis", "database"}
+    assert {finding["subject"].partition(":")[0] for finding in faults} == {"redis", "database", "coherence"}
     assert all(finding["sentence"] and finding["fix"] for finding in faults)
     assert "hunter2" not in json.dumps(told)
 

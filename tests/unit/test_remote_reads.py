@@ -4,8 +4,9 @@ import asyncio
 import time
 
 import pytest
-from tests.unit.remote_server import Server, envelope, opened, ticks, until, where
+from tests.unit.remote_server import Server, envelope, opened, ticks, tier_over, until, where
 
+from genesis_cache.tiers import remote
 from genesis_cache.tiers.base import Answer, Late
 from genesis_cache.tiers.remote import RemoteTier
 from genesis_cache.tiers.remote_reads import MAX_BATCH, MAX_IN_FLIGHT
@@ -188,6 +189,41 @@ async def test_a_silent_server_is_told_before_the_timeout(server: Server) -> Non
         await late.rest
         await until(lambda: len(told) == 2)
         assert tier.down is None
+
+
+async def test_a_slow_server_gives_one_late_reply_at_a_time(server: Server) -> None:
+    """Each reply that comes after the budget is taken in, and after it the next reader tries again."""
+    async with opened(server, SOON_S) as tier:
+        for key in "abc":
+            server.hold("get")
+            late = await read(tier, key)
+            assert isinstance(late, Late)
+            assert tier.get(where("d")) is None
+            server.let_go()
+            assert await late.rest == envelope(key, key.encode())
+        assert batches(server) == ["a", "b", "c"]
+        assert tier.down is None
+
+
+def test_a_late_reply_that_nobody_waits_for_any_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspicion ends even if the event loop that had it is gone: by the timeout, and an attempt that works."""
+    monkeypatch.setattr(remote, "_SILENT_S", SOON_S)
+    tier = tier_over(server, SOON_S, 2 * SOON_S)
+    server.hold("get")
+
+    async def suspect() -> None:
+        await tier.open()
+        assert isinstance(await read(tier, "a"), Late)
+
+    async def again() -> None:
+        assert await tier.get_many([where("a")]) == [None]
+        server.let_go()
+        await until(lambda: not tier._health.is_shut)
+        assert await read(tier, "a") == envelope("a", b"a")
+        await tier.close()
+
+    asyncio.run(suspect())
+    asyncio.run(again())
 
 
 async def test_an_outage_is_met_by_one_reader(server: Server) -> None:

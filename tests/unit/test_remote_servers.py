@@ -4,9 +4,13 @@ import asyncio
 import math
 import os
 import random
+import subprocess
+import sys
+import textwrap
 import time
 import warnings
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +31,7 @@ from genesis_cache.tiers.remote import RemoteTier
 MB = 1024 * 1024
 BUDGET_S = 0.05
 TIMEOUT_S = 3.0
+ROOT = Path(__file__).parents[2]
 
 Make = Callable[..., RemoteTier]
 
@@ -197,7 +202,7 @@ async def test_a_storm_of_cancellations_mixes_nothing_up(url: str, make: Make) -
     for _ in range(40):
         asked = dice.choices(keys, k=30)
         readers = [asyncio.ensure_future(read(tier, key)) for key in asked]
-        writers = [asyncio.ensure_future(tier.commit([put(key, key.encode())])) for key in asked[:5]]
+        writers = [asyncio.ensure_future(tier.commit([put(f"new {key}")])) for key in asked[:5]]
         for _ in range(dice.randrange(4)):
             await asyncio.sleep(0)
         for one in dice.sample(readers, 15) + dice.sample(writers, 2):
@@ -239,6 +244,35 @@ async def test_a_full_redis_still_reads_and_forgets(start_redis: Callable[..., R
     server.ask("CONFIG", "SET", "maxmemory", "100mb")
     await until(lambda: tier.down is None, 30)
     assert await tier.commit([put("b")]) is not None
+
+
+def test_a_program_that_ends_without_closing_ends_quietly(url: str, cache_name: str, tmp_path: Path) -> None:
+    """No thread keeps the interpreter, no warning is written, and what was queued is there for the next program."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(f"""
+            import asyncio
+            from tests.unit.test_remote_servers import put, read, tier_at
+            tier = tier_at({url!r}, {cache_name!r})
+            async def main():
+                await tier.open()
+                before = await read(tier, "a")
+                tier.commit([put("a", b"1")])
+                return before
+            print(asyncio.run(main()) is not None)
+        """)
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "src")))}
+    for there in (False, True):
+        ended = subprocess.run(  # noqa: S603  # our own words
+            [sys.executable, "-X", "dev", "-W", "error", str(program)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env=environment,
+        )
+        assert (ended.stdout, ended.stderr, ended.returncode) == (f"{there}\n", "", 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
