@@ -89,6 +89,17 @@ async def test_a_lost_book_begins_a_new_log(own_redis: RedisServer, opened: Open
     assert await store.check() == []
 
 
+async def test_lost_floors_are_noticed_by_the_next_change(own_redis: RedisServer, opened: Opener) -> None:
+    """A change after the floors were evicted does not make the books look right again."""
+    store = await opened(own_redis.url)
+    known = (await store.join(None)).position
+    await store.commit([kill(Kind.TAG, f"t{i}") for i in range(5)], known.epoch)
+    own_redis.ask("DEL", Names("default").floors)
+    committed = await store.commit([kill(Kind.TAG, "new")], known.epoch)
+    assert committed.epoch != known.epoch
+    assert [notice.name for notice in (await store.join(None)).floors] == ["new"]
+
+
 @pytest.mark.parametrize("field", ["epoch", "seq", "start", "run", "replication", "floors"])
 async def test_a_lost_field_of_the_books_begins_a_new_log(own_redis: RedisServer, opened: Opener, field: str) -> None:
     """Books that are not complete are not believed."""
@@ -110,7 +121,16 @@ async def test_a_damaged_value_is_a_fault(own_redis: RedisServer, opened: Opener
     assert ["no time to live" in fault for fault in await store.check()] == [True]
     own_redis.ask("SET", key, b"short", "PX", 5000)
     assert ["too short" in fault for fault in await store.check()] == [True]
-    assert bytes(await store.get(address("a")) or b"") == b""
+    assert await store.get(address("a")) is None
+
+
+async def test_something_else_under_a_key_is_a_miss(own_redis: RedisServer, opened: Opener) -> None:
+    """What another program has put under the key of a value is no value, and no outage."""
+    store = await opened(own_redis.url)
+    await store.join(None)
+    own_redis.ask("RPUSH", Names("default").value_of(address("a").digest), "1")
+    assert await store.get(address("a")) is None
+    assert await store.get_many([address("a")]) == [None]
 
 
 async def test_every_value_has_an_end(own_redis: RedisServer, opened: Opener) -> None:
@@ -196,6 +216,8 @@ async def test_a_full_server_reads_and_forgets(start_redis: Opener, opened: Open
     with pytest.raises(Outage, match="maxmemory"):
         await store.commit([put("c", b"new"), Remove(address("b"))], epoch)
     assert await store.get_many([address("b"), address("c")]) == [None, None]  # what could be done was done
+    assert await store.lease(address("a"), b"1", 5)
+    await store.sweep(1.0)
     assert (await store.join(None)).position.epoch == epoch
     assert await store.check() == []
 
