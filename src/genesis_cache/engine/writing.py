@@ -53,6 +53,7 @@ class Writing:
     def set_many(self, view: View, items: Iterable[tuple[str, object]], plan: Plan) -> Coroutine[Any, Any, Outcome]:
         """Store values by the plan. Nothing is stored anywhere if one of the keys or values cannot be."""
         core = self._core
+        self._hearing.listen_if_due(core.clock.now())  # a record has to name the log that there is now
         wall, seq = core.clock.wall(), self.position()
         return self.write(
             view,
@@ -319,7 +320,8 @@ class Writing:
             receipts = await self._answer(authority, kills, None if authority.owed else authority.tier.commit(kills))
         finally:
             if receipts is None:
-                self._core.floors.go_on()
+                for kill in kills:
+                    self._core.floors.overrule(kill.notice)
         return receipts
 
     def _tell(self, scope: str, names: Sequence[str]) -> None:
@@ -441,8 +443,7 @@ class Writing:
             everything = Kill(Notice(Kind.CLEAR, "", None, ""))
             lane.forgive()
             (self._core.authority or lane).owe([everything])
-            self._core.floors.foresee(everything.notice)
-            self._core.floors.go_on()
+            self._core.floors.overrule(everything.notice)
         self._background.pay_later()
 
     async def pay(self) -> bool:

@@ -49,7 +49,7 @@ class ClusterLog(Log):
     async def _look(self, known: Position | None) -> Joined | None:
         """The log if it is sound."""
         reply = await self._ask(known, "look")
-        if reply is None or {reply[0]} != await self._stamps():
+        if reply is None or {reply[0]} != await self.stamps():
             return None
         return joined_of(reply)
 
@@ -70,7 +70,7 @@ class ClusterLog(Log):
             arguments[4] = epoch
         return await self._server.run(JOIN, [names.control, names.log, names.floors], arguments)
 
-    async def _stamps(self) -> set[bytes]:
+    async def stamps(self) -> set[bytes]:
         """The epochs on the shards; one that is not whole counts as none."""
         asked = [
             (slot_of(marks), request)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from genesis_cache.tiers.redis.connection import Connection, connect, pack
@@ -11,7 +12,7 @@ from genesis_cache.tiers.redis.place import Host, Place
 from genesis_cache.tiers.redis.pool import Pool
 from genesis_cache.tiers.redis.scripts import Argument, Script
 
-FAILURES = (OSError, ReplyError, ConnectionLost)
+FAILURES = (OSError, ReplyError, ConnectionLost, UnicodeError)  # the last for host names that can be none
 
 _T = TypeVar("_T")
 
@@ -175,8 +176,14 @@ class Sentinels:
         raise failure
 
     async def _ask(self, host: Host) -> Host | None:
-        each_s = self._limits.connect_s / len(self._place.hosts)
-        connection = await connect(self._place, host, each_s, as_sentinel=True)
+        place, each_s = self._place, self._limits.connect_s / len(self._place.hosts)
+        try:
+            connection = await connect(place, host, each_s, as_sentinel=True)
+        except ReplyError as error:
+            if error.code != "NOAUTH" or place.password is None or place.sentinel_password is not None:
+                raise
+            place = replace(place, sentinel_username=place.username, sentinel_password=place.password)
+            connection = await connect(place, host, each_s, as_sentinel=True)
         try:
             async with asyncio.timeout(each_s):
                 reply = await connection.ask(pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place.master)))
