@@ -92,7 +92,7 @@ def _remote_tier(kind: str, make: Any, settings: CacheSettings, max_bytes: int, 
     return tier
 
 
-_EXTRAS = {"redis.store": ("redis", "redis"), "postgres.store": ("asyncpg", "postgres")}
+_EXTRAS = {"redis.store": ("hiredis", "redis"), "postgres.store": ("asyncpg", "postgres")}
 
 
 def _engine(name: str) -> Any:
