@@ -253,7 +253,7 @@ async def _terminate(nemesis: Nemesis) -> None:
     chance = nemesis.dice.choice((1.0, 0.3))
     others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
     async with nemesis.fault("backends terminated"):
-        await _sql(nemesis, f"SELECT pg_terminate_backend(pid) {others} AND random() < {chance}")  # noqa: S608  # our own words
+        await _sql(nemesis, f"SELECT pg_terminate_backend(pid) {others} AND random() < {chance}")  # our own words
 
 
 @deed("backend killed", "postgres")

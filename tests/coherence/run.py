@@ -21,13 +21,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.coherence.nemesis import Nemesis, Target
+from tests.coherence.universe import Truth
+from tests.coherence.worker import Task
+
 from genesis_cache.testing.checker import NS, Promise, Violation, check, line_of
 from genesis_cache.testing.history import History, read_history
 from genesis_cache.testing.proxy import Proxy
 from genesis_cache.testing.servers import PostgresServer, RedisServer
-from tests.coherence.nemesis import Nemesis, Target
-from tests.coherence.universe import Truth
-from tests.coherence.worker import Task
 
 ROOT = Path(__file__).resolve().parents[2]
 MEMORY = Path("/dev/shm")  # noqa: S108  # where writing histories costs nothing
@@ -53,6 +54,7 @@ MAX_STALENESS_S = 1.0
 SHORT_BUDGET_MS = 50.0
 LONG_BUDGET_MS = 1000.0
 CONTEXT_NS = 4 * NS
+PART_BYTES = 300_000_000
 
 
 @dataclass(frozen=True)
@@ -285,8 +287,7 @@ def run(plan: Plan) -> Report:
     folder = Path(tempfile.mkdtemp(prefix="coherence-", dir=MEMORY if MEMORY.exists() else None))
     try:
         report = asyncio.run(Cluster(plan, folder).run())
-        history = read_history(sorted(folder.glob("*.jsonl")))
-        judge(report, history)
+        judge(report, sorted(folder.glob("*.jsonl")))
     finally:
         if not plan.keep:
             shutil.rmtree(folder, ignore_errors=True)
@@ -304,14 +305,21 @@ def promise_of(plan: Plan) -> Promise:
     return Promise(MAX_STALENESS_S, bypass=bypass, one_load=one_load, ttl_slack_s=4.0, slow_s=5.0)
 
 
-def judge(report: Report, history: History) -> None:
-    """Let the checker see it, and count."""
-    found = check(history, promise_of(report.plan))
-    report.violations = [one._replace(lines=(*_broken_then(history, one.at), *one.lines)) for one in found]
-    report.operations = history.operations
-    report.figures["gets"] = len(history.gets)
-    report.figures["changes"] = len(history.changes)
-    report.figures["loads"] = len(history.loads)
+def judge(report: Report, paths: Sequence[Path]) -> None:
+    """Let the checker see the histories, in parts that fit into memory, and count."""
+    parts = 1 + sum(path.stat().st_size for path in paths) // PART_BYTES
+    figures = dict.fromkeys(("gets", "changes", "loads"), 0)
+    found: dict[tuple[str, int], Violation] = {}
+    for part in range(parts):
+        history = read_history(paths, part, parts)
+        for one in check(history, promise_of(report.plan)):
+            found[one.sentence, one.at] = one._replace(lines=(*_broken_then(history, one.at), *one.lines))
+        figures["gets"] += len(history.gets)
+        figures["loads"] += len(history.loads)
+        figures["changes"] = len(history.changes)
+    report.violations = sorted(found.values(), key=lambda one: one.at)
+    report.operations = figures["gets"] + figures["changes"]
+    report.figures |= figures
 
 
 def _broken_then(history: History, at: int) -> tuple[str, ...]:

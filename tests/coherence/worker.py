@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from tests.coherence import mutants
+from tests.coherence.universe import LATE_TAGS, NAMESPACES, OWNERS, PATTERNS, PLACES, TAGS, Place, Truth, covered, names
 
 from genesis_cache import Cache, LoadContext
 from genesis_cache.testing.history import Change, Get, Recorder, named_value, read_named
-from tests.coherence import mutants
-from tests.coherence.universe import LATE_TAGS, NAMESPACES, OWNERS, PATTERNS, PLACES, TAGS, Place, Truth, covered, names
 
 CALL_S = 20.0  # a call that takes longer hangs
 SETTLE_S = 30.0  # for owed changes to be paid once nothing is broken
@@ -83,9 +83,7 @@ class Worker:
         self.locks = {place.number: asyncio.Lock() for place in PLACES}
         self.mine = [place for place in PLACES if place.is_set and place.writer(task.workers) == task.number]
         self.free = [place for place in PLACES if not place.is_set]
-        self.views = {
-            (namespace, owner): self._view(namespace, owner) for namespace in NAMESPACES for owner in OWNERS
-        }
+        self.views = {(namespace, owner): self._view(namespace, owner) for namespace in NAMESPACES for owner in OWNERS}
         self.working = asyncio.Event()
         self.deeds: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "get": self.get,
@@ -427,7 +425,7 @@ class Life:
     async def _reap(self) -> None:
         for child in self.children:
             while True:
-                pid, status = os.waitpid(child, os.WNOHANG)
+                pid, status = os.waitpid(child, os.WNOHANG)  # noqa: ASYNC222  # it does not wait
                 if pid:
                     break
                 await asyncio.sleep(NAP_S)

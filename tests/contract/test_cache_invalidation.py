@@ -84,6 +84,7 @@ async def test_it_beats_a_load_that_outlived_its_callers(cache: Cache, house: An
     loader = Learning("old")
     with pytest.raises(LoaderTimeout):
         await cache.get_or_set("k", loader, hard_timeout=0.005, tags=["t"])
+    await loader.begun.wait()
     await kill(cache)
     loader.go.set()
     await cache._engine.background.drain()

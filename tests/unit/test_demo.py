@@ -140,9 +140,9 @@ def test_the_demo_runs_over_servers_that_it_starts_itself(
     assert command(["demo", "--redis", "--database", "--seconds", "8", "--speed", "50", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["tiers"] == ["memory", "redis", "database"]
-    assert told["after"]["database_queries"] <= 0.2 * told["before"]["database_queries"]
+    assert told["after"]["database_queries"] < told["before"]["database_queries"] == told["requests"]
     assert told["update"]["fresh"]
-    assert told["freeze"]["requests"] > 1_000
+    assert told["freeze"]["requests"] > 500
     assert told["freeze"]["back_ms"] is not None
     assert told["restart"]["backend_calls"] <= told["restart"]["asked"] / 2  # what came late was not stored
 

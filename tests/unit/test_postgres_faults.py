@@ -123,13 +123,13 @@ async def test_a_server_without_free_connections_is_a_sentence(start_postgres: S
         assert "of 5 connections" in finding(await store.diagnose(), "connections").sentence
 
 
-async def test_a_read_only_server_is_a_sentence(start_postgres: Start) -> None:
+async def test_a_read_only_server_is_a_sentence(postgres_url: str) -> None:
     """What reads still reads; a change says that the server takes none."""
-    server = start_postgres()
-    async with opened(server.url) as store:
+    await run(postgres_url, "DROP ROLE IF EXISTS reader", "CREATE ROLE reader LOGIN SUPERUSER")
+    async with opened(postgres_url.replace("//postgres", "//reader")) as store:
         await store.commit([put("a")], 0)
-        await run(server.url, "ALTER DATABASE cache SET default_transaction_read_only = on")
         await store.close()
+        await run(postgres_url, "ALTER ROLE reader SET default_transaction_read_only = on")
         await store.open()
         assert await store.get(address("a")) == b"1"
         with pytest.raises(Outage, match="read-only"):

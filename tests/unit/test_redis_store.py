@@ -36,7 +36,7 @@ async def opened() -> AsyncIterator[Opener]:
     stores: list[RemoteStore] = []
 
     async def open_store(url: str, *, capacity_bytes: int = 64 * MB, clock: Clock | None = None, **said: Any) -> Any:
-        settings = CacheSettings(redis_url=url, redis_connection_timeout=5, **said)
+        settings = CacheSettings(redis_url=url, **{"redis_connection_timeout": 5, **said})
         store = redis_store(settings, capacity_bytes, clock or SystemClock())()
         stores.append(store)
         await store.open()
@@ -89,6 +89,17 @@ async def test_a_lost_book_begins_a_new_log(own_redis: RedisServer, opened: Open
     assert await store.check() == []
 
 
+async def test_lost_floors_are_noticed_by_the_next_change(own_redis: RedisServer, opened: Opener) -> None:
+    """A change after the floors were evicted does not make the books look right again."""
+    store = await opened(own_redis.url)
+    known = (await store.join(None)).position
+    await store.commit([kill(Kind.TAG, f"t{i}") for i in range(5)], known.epoch)
+    own_redis.ask("DEL", Names("default").floors)
+    committed = await store.commit([kill(Kind.TAG, "new")], known.epoch)
+    assert committed.epoch != known.epoch
+    assert [notice.name for notice in (await store.join(None)).floors] == ["new"]
+
+
 @pytest.mark.parametrize("field", ["epoch", "seq", "start", "run", "replication", "floors"])
 async def test_a_lost_field_of_the_books_begins_a_new_log(own_redis: RedisServer, opened: Opener, field: str) -> None:
     """Books that are not complete are not believed."""
@@ -110,7 +121,16 @@ async def test_a_damaged_value_is_a_fault(own_redis: RedisServer, opened: Opener
     assert ["no time to live" in fault for fault in await store.check()] == [True]
     own_redis.ask("SET", key, b"short", "PX", 5000)
     assert ["too short" in fault for fault in await store.check()] == [True]
-    assert bytes(await store.get(address("a")) or b"") == b""
+    assert await store.get(address("a")) is None
+
+
+async def test_something_else_under_a_key_is_a_miss(own_redis: RedisServer, opened: Opener) -> None:
+    """What another program has put under the key of a value is no value, and no outage."""
+    store = await opened(own_redis.url)
+    await store.join(None)
+    own_redis.ask("RPUSH", Names("default").value_of(address("a").digest), "1")
+    assert await store.get(address("a")) is None
+    assert await store.get_many([address("a")]) == [None]
 
 
 async def test_every_value_has_an_end(own_redis: RedisServer, opened: Opener) -> None:
@@ -137,7 +157,7 @@ async def test_a_value_larger_than_the_store_is_not_kept(own_redis: RedisServer,
 
 
 async def test_old_floors_are_pruned(own_redis: RedisServer, opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Floors older than any value go; of too many, the oldest give way to one CLEAR that covers them."""
+    """Floors older than any value go; of too many, the oldest give way to one CLEAR."""
     clock = FakeClock()
     store = await opened(own_redis.url, clock=clock)
     known = (await store.join(None)).position
@@ -176,7 +196,7 @@ def test_slots_are_those_of_the_specification() -> None:
     assert len(Names("x" * 200).control) < 64
 
 
-# -- servers that cannot serve ------------------------------------------------------------------------------------------
+# -- servers that cannot serve ----------------------------------------------------------------------------------------
 
 
 async def test_a_full_server_reads_and_forgets(start_redis: Opener, opened: Opener) -> None:
@@ -196,13 +216,15 @@ async def test_a_full_server_reads_and_forgets(start_redis: Opener, opened: Open
     with pytest.raises(Outage, match="maxmemory"):
         await store.commit([put("c", b"new"), Remove(address("b"))], epoch)
     assert await store.get_many([address("b"), address("c")]) == [None, None]  # what could be done was done
+    assert await store.lease(address("a"), b"1", 5)
+    await store.sweep(1.0)
     assert (await store.join(None)).position.epoch == epoch
     assert await store.check() == []
 
 
 async def test_a_frozen_server_is_an_outage_and_comes_back(own_redis: RedisServer, opened: Opener) -> None:
     """No call waits for longer than the timeout, and none gets the late answer of another afterwards."""
-    store = await opened(own_redis.url, redis_socket_timeout=0.3)
+    store = await opened(own_redis.url, redis_socket_timeout=0.3, redis_connection_timeout=0.3)
     epoch = (await store.join(None)).position.epoch
     await store.commit([put("a", b"1"), put("b", b"2")], epoch)
     own_redis.freeze()
@@ -234,7 +256,7 @@ async def test_callers_beyond_the_bound_wait(own_redis: RedisServer, opened: Ope
 
 async def test_a_password_is_asked_for_and_never_shown(start_redis: Opener, opened: Opener) -> None:
     """Without, and with a wrong one, the sentence says what to do; with the right one it works."""
-    server = start_redis(password="hunter2")
+    server = start_redis(password="hunter2")  # noqa: S106  # of a server of this test's own
     place = f"127.0.0.1:{server.port}"
     with pytest.raises(Outage, match="wants a password"):
         await opened(f"redis://{place}")
@@ -278,7 +300,6 @@ async def test_nobody_there(opened: Opener, own_redis: RedisServer) -> None:
         (b"-ERR unknown command `HELLO`\r\n", "6.2"),
         (b"-NOPROTO unsupported protocol version\r\n", "6.2"),
         (b"-BUSY Redis is busy running a script.\r\n", "busy"),
-        (b"%2\r\n+version\r\n$5\r\n6.0.9\r\n+role\r\n+master\r\n", "6.0.9"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not Redis"),
         (b"", "closed the connection"),
     ],
@@ -299,16 +320,54 @@ async def test_what_a_server_says_first_is_understood(opened: Opener, reply: byt
             await opened(f"redis://127.0.0.1:{port}")
 
 
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, version: str = "7.0.0") -> None:
+    """Answer as a server does to HELLO, CLIENT SETNAME and two INFO."""
+    info = f"redis_version:{version}\r\nrun_id:a\r\nrole:master\r\nmaster_replid:b\r\n".encode()
+    bulk = b"$%d\r\n%b\r\n" % (len(info), info)
+    for answer in (b"%1\r\n+proto\r\n:3\r\n", b"+OK\r\n", bulk * 2):
+        await reader.read(4096)
+        writer.write(answer)
+
+
+async def test_an_old_server_is_told(opened: Opener) -> None:
+    """Versions below 6.2 are refused with both numbers."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greet(reader, writer, "6.0.9")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(Outage, match=r"version 6\.0\.9: 6\.2 or newer"):
+            await opened(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+async def test_a_message_nobody_asked_for_is_no_reply(opened: Opener) -> None:
+    """What a server pushes between a request and its reply is passed over."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greet(reader, writer)
+        for value in (b"A", b"B"):
+            await reader.read(4096)
+            writer.write(b">2\r\n$10\r\ninvalidate\r\n_\r\n$9\r\n00000000%b\r\n" % value)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        store = await opened(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert [bytes(await store.get(address("a"))) for _ in range(2)] == [b"A", b"B"]
+
+
 async def test_a_reply_nobody_asked_for_costs_its_connection(opened: Opener) -> None:
     """A server that answers once too often is not listened to: the next caller gets no answer of another."""
-    hello = b"%2\r\n+version\r\n$5\r\n7.0.0\r\n+role\r\n+master\r\n"
     served = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal served
         served += 1
-        await reader.read(4096)
-        writer.write(hello)
+        await greet(reader, writer)
         await reader.read(4096)
         writer.write(b"$9\r\n00000000A\r\n$9\r\n00000000B\r\n")
         await reader.read(4096)
@@ -323,7 +382,7 @@ async def test_a_reply_nobody_asked_for_costs_its_connection(opened: Opener) -> 
         assert served == 2
 
 
-# -- other ways to a server -----------------------------------------------------------------------------------------------
+# -- other ways to a server -------------------------------------------------------------------------------------------
 
 
 async def test_a_unix_socket(start_redis: Opener, opened: Opener, tmp_path: Path) -> None:
@@ -351,7 +410,7 @@ async def test_tls_is_verified(start_redis: Opener, opened: Opener, tmp_path: Pa
 
 
 def test_tls_may_be_forgotten_after_its_loop_has_ended(start_redis: Opener, tmp_path: Path) -> None:
-    """A loop that ends without a close leaves encrypted connections that are dropped without a warning."""
+    """A loop that ends without a close leaves connections that are dropped without a warning, encrypted ones too."""
     certificate, key = _certificate(tmp_path)
     server = start_redis("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
     port = free_port()
@@ -363,7 +422,7 @@ def test_tls_may_be_forgotten_after_its_loop_has_ended(start_redis: Opener, tmp_
 
 
 async def test_after_a_failover_the_new_primary_has_a_new_log(own_sentinel: RedisSentinel, opened: Opener) -> None:
-    """The new primary is found without a restart, and its log is a new one, for the last lines of the old may be lost."""
+    """The new primary is found without a restart; its log is a new one, for the last lines of the old may be lost."""
     store = await opened(own_sentinel.url)
     known = (await store.join(None)).position
     await store.commit([put("a", b"1")], known.epoch)

@@ -78,3 +78,21 @@ def test_values_name_themselves() -> None:
     assert read_named(value | {"version": 8}) is None
     assert read_named(value | {"text": "y" * 10}) is None
     assert read_named("something else") is None
+
+
+def test_history_in_parts_is_the_whole_history(tmp_path: Path) -> None:
+    """Each key's reads, commits and loads are in one part; changes and faults are in every one."""
+    recorder = Recorder(tmp_path / "w0.jsonl", "w0")
+    for number in range(20):
+        recorder.got(Get(f"k{number}", number, number + 1))
+        with recorder.commit(f"k{number}", 1):
+            pass
+    with recorder.change(Change("clear")) as change:
+        change.outcome = "ok"
+    recorder.close()
+    parts = [read_history([tmp_path / "w0.jsonl"], part, 3) for part in range(3)]
+    keys = [{get.key for get in one.gets} for one in parts]
+    assert sum(len(one.gets) for one in parts) == 20
+    assert set.union(*keys) == {f"k{number}" for number in range(20)}
+    assert keys == [{commit.key for commit in one.commits} for one in parts]
+    assert all(len(one.changes) == 1 for one in parts)

@@ -319,7 +319,8 @@ class Writing:
             receipts = await self._answer(authority, kills, None if authority.owed else authority.tier.commit(kills))
         finally:
             if receipts is None:
-                self._core.floors.go_on()
+                for kill in kills:
+                    self._core.floors.overrule(kill.notice)
         return receipts
 
     def _tell(self, scope: str, names: Sequence[str]) -> None:
@@ -441,8 +442,7 @@ class Writing:
             everything = Kill(Notice(Kind.CLEAR, "", None, ""))
             lane.forgive()
             (self._core.authority or lane).owe([everything])
-            self._core.floors.foresee(everything.notice)
-            self._core.floors.go_on()
+            self._core.floors.overrule(everything.notice)
         self._background.pay_later()
 
     async def pay(self) -> bool:

@@ -7,6 +7,7 @@ from genesis_cache.engine.core import Core, Lane
 from genesis_cache.engine.engine import Engine
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.settings import BYTES_PER_MB
+from genesis_cache.model.urls import caution
 from genesis_cache.tiers.machine import memory_bytes
 
 MUCH = 0.5  # share of the machine's memory from which the cache crowds the rest
@@ -21,7 +22,15 @@ async def diagnose(engine: Engine) -> list[Finding]:
     near = [] if core.memory is None else [memory_finding(core.memory.max_bytes, memory_bytes())]
     far = await asyncio.gather(*(_lane(lane, core.settings.redis_socket_timeout * PATIENCE) for lane in core.lanes))
     engine.hearing.listen()
-    return [*near, *chain.from_iterable(far), *_hearing(core)]
+    return [*near, *_cautions(core), *chain.from_iterable(far), *_hearing(core)]
+
+
+def _cautions(core: Core) -> list[Finding]:
+    """What the servers' URLs allow and their owner should know."""
+    said = {"redis": core.settings.redis_url, "database": core.settings.database_url}
+    told = [(kind, caution(url)) for kind, url in said.items() if url and kind in core.far_kinds]
+    fix = "leave the parameter out, and give the authority's certificate by ssl_ca_certs"
+    return [Finding(f"{kind}: TLS", Severity.ADVICE, sentence, fix) for kind, sentence in told if sentence]
 
 
 def _hearing(core: Core) -> list[Finding]:

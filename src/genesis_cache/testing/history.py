@@ -272,11 +272,23 @@ class History(msgspec.Struct):
 _decode = msgspec.json.Decoder(Line).decode
 
 
-def read_history(paths: Iterable[Path]) -> History:
-    """The history in files, one a process, called after it; a last line that a kill has cut off is left out."""
+def read_history(paths: Iterable[Path], part: int = 0, parts: int = 1) -> History:
+    """The history in files, one a process, called after it; a last line that a kill has cut off is left out.
+
+    Keys are independent, so that a history that is too large for memory can be judged in so many ``parts``, each with
+    all that happened to some of the keys; what belongs to no key is in all of them, errors of changes too.
+    """
     history = History()
+    words: dict[str, str] = {}
     for path in paths:
         for line in _lines(path):
+            if isinstance(line, Get | Commit | Load):
+                if parts > 1 and zlib.crc32(line.key.encode()) % parts != part:
+                    continue
+                line.key = words.setdefault(line.key, line.key)
+            if isinstance(line, Get):
+                line.named = words.setdefault(line.named, line.named)
+                line.maker = words.setdefault(line.maker, line.maker)
             history.add(line)
     return history
 

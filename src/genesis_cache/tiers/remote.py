@@ -265,8 +265,8 @@ class RemoteTier:
         return self._log.heard_at
 
     def position(self) -> Position | None:
-        """As `Tier.position`; None before the log was joined, and while its connection is lost."""
-        position = self._log.position
+        """As `Tier.position`: as last heard, though nothing may be heard at the moment; None before the first join."""
+        position = self._log.known
         if position is None:
             self._revive()
         else:

@@ -64,7 +64,7 @@ CREATE {persistence} TABLE {s}.{u}floors (cache int8, name bytea, seq int8 NOT N
 # Plans are made once and never by scanning or sorting a table that statistics do not know yet to be large.
 _PLANS = """
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off SET jit = off
+    SET enable_mergejoin = off SET enable_bitmapscan = off SET enable_material = off SET jit = off
 """
 
 # p_ops: 0 set, 1 fill, 2 remove, 3 drop, 4 fill that is not kept; 0 to 2 write a row, 3 and 4 take one away.

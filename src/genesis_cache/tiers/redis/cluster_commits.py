@@ -17,7 +17,6 @@ from genesis_cache.tiers.redis.commits import (
     Line,
     Packer,
     cut,
-    no_room,
     receipts_of,
     without_values,
 )
@@ -71,7 +70,7 @@ class ClusterCommits:
             try:
                 numbers = await self._try(batch, epoch, self._epoch)
             except ReplyError as error:
-                if no_room(error) and (left := without_values(batch)):
+                if error.code == "OOM" and (left := without_values(batch)):
                     await self._try(left, epoch, self._epoch)
                 self._server.checked(error)
             if numbers is not None:

@@ -56,7 +56,7 @@ class ClusterLog(Log):
     async def _look(self, known: Position | None) -> tuple[Joined, frozenset[Who]] | None:
         """The log if it is sound."""
         reply, servers = await self._ask(known, "look")
-        if reply is None or {reply[0]} != await self._stamps():
+        if reply is None or {reply[0]} != await self.stamps():
             return None
         return joined_of(reply), servers
 
@@ -78,7 +78,7 @@ class ClusterLog(Log):
             arguments[4] = epoch
         return await self._server.run(JOIN, [names.control, names.log, names.floors], arguments), servers
 
-    async def _stamps(self) -> set[bytes]:
+    async def stamps(self) -> set[bytes]:
         """The epochs on the shards; one that is not whole counts as none."""
         asked = [
             (slot_of(marks), request)

@@ -42,9 +42,9 @@ TELL = Script("""
 -- KEYS control, log, floors, a key that is never there. ARGV epoch, how a message begins, the time, how many notices to
 -- keep, what has become more or fewer of entries and of bytes, then for each notice what it is and the name it kills.
 local control, log, floors = KEYS[1], KEYS[2], KEYS[3]
-local books = redis.call('HMGET', control, 'epoch', 'seq')
+local books = redis.call('HMGET', control, 'epoch', 'seq', 'floors')
 local seq = tonumber(books[2])
-if books[1] ~= ARGV[1] or not seq then
+if books[1] ~= ARGV[1] or not seq or redis.call('HLEN', floors) ~= tonumber(books[3]) then
     return false
 end
 redis.call('UNLINK', KEYS[4])

@@ -13,10 +13,11 @@ from genesis_cache.tiers.redis.commits import Packer
 from genesis_cache.tiers.redis.connection import pack
 from genesis_cache.tiers.redis.known import Known
 from genesis_cache.tiers.redis.names import SHARDS, Names, slot_of
+from genesis_cache.tiers.redis.outage import ReplyError
 from genesis_cache.tiers.redis.place import Place
 from genesis_cache.tiers.redis.scripts import LEASE, RELEASE
 from genesis_cache.tiers.redis.server import Limits, Server
-from genesis_cache.tiers.redis.sweeping import Sweeper
+from genesis_cache.tiers.redis.sweeping import Sweeper, note
 from genesis_cache.tiers.redis.upkeep import Upkeep, envelope_of
 from genesis_cache.tiers.remote_base import Committed
 
@@ -42,7 +43,7 @@ class ClusterStore(Upkeep):
         whoever = self._whoever = Cluster(place, limits, Known())
         log_server = SlotServer(whoever, place, slot_of(names.control), names.control)
         log = ClusterLog(whoever, log_server, known, names, clock, limits.timeout_s)
-        self._log = log
+        self._log = self._shards = log
         packer = Packer(names, capacity_bytes, clock)
         self._commits = ClusterCommits(self._cluster, server, names, packer, log, note_s)
         self._sweeper = Sweeper(server, self._nodes, names, capacity_bytes, clock)
@@ -77,7 +78,10 @@ class ClusterStore(Upkeep):
         digest = address.digest
         request = pack(("GET", self._names.value_of(digest)))
         slot = self._slots[self._names.shard_of(digest)]
-        return envelope_of(self._cluster.checked(await self._cluster.read(request, slot)))
+        reply = await self._cluster.read(request, slot)
+        if isinstance(reply, ReplyError) and reply.code != "WRONGTYPE":
+            self._cluster.checked(reply)
+        return envelope_of(reply)
 
     async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
         """As `RemoteStore.get_many`: one MGET for each shard, those of a node in one go, all nodes at the same time."""
@@ -124,9 +128,17 @@ class ClusterStore(Upkeep):
         await self._note_moves()
         return await super().stats()
 
+    async def check(self) -> list[str]:
+        """As `RemoteStore.check`."""
+        faults = await super().check()
+        stamps = await self._shards.stamps()
+        epoch = self._server.checked(await self._server.read(pack(("HGET", self._names.control, "epoch"))))
+        if epoch is not None and stamps != {epoch}:
+            faults.append(f"the shards bear {len(stamps)} epochs, not only that of the books")
+        return faults
+
     async def _note_moves(self) -> None:
         """Bring the books of this process's changes to where all can read them."""
-        moved = zip(("entries", "bytes"), self._commits.moves(), strict=True)
-        asked = [pack(("HINCRBY", self._names.control, field, str(by))) for field, by in moved if by]
-        for reply in await self._server.batch(asked) if asked else ():
-            self._server.checked(reply)
+        entries, size = self._commits.moves()
+        if entries or size:
+            await note(self._server, self._names, "HINCRBY", {"entries": entries, "bytes": size})

@@ -150,11 +150,6 @@ def without_values(changes: Sequence[Change]) -> list[Change]:
     ]
 
 
-def no_room(error: ReplyError) -> bool:
-    """Whether the server has reached its maxmemory; Redis 6 wraps what a script met in an ERR."""
-    return "OOM" in str(error)
-
-
 class Commits:
     """Commits to a server that has everything of a cache: one script for each batch."""
 
@@ -184,7 +179,7 @@ class Commits:
             raise Outage(
                 f"Redis at {self._server.shown} loses what it is given: is something emptying it all the time?"
             )
-        if isinstance(reply, ReplyError) and no_room(reply) and (left := without_values(batch)):
+        if isinstance(reply, ReplyError) and reply.code == "OOM" and (left := without_values(batch)):
             await self._run(left, epoch)
         given, numbers = self._server.checked(reply)
         return int.from_bytes(given, "big"), receipts_of(numbers)

@@ -163,7 +163,7 @@ def _meaning(error: BaseException) -> Exception:
         return ConnectionLost(f"answers in a way that is not Redis: {str(error)[:100]}")
     if isinstance(error, ConnectionResetError | BrokenPipeError):
         return ConnectionLost(f"closed the connection ({error})")
-    if isinstance(error, OSError | ConnectionLost):
+    if isinstance(error, OSError | ConnectionLost | UnicodeError):
         return error
     if isinstance(error, ClientTimeoutError):
         return TimeoutError()

@@ -15,7 +15,7 @@ from genesis_cache.tiers.redis.place import Host, Place
 from genesis_cache.tiers.redis.pool import Pool
 from genesis_cache.tiers.redis.scripts import Argument, Script
 
-FAILURES = (OSError, ReplyError, ConnectionLost, Replaced)
+FAILURES = (OSError, ReplyError, ConnectionLost, Replaced, UnicodeError)  # the last for host names that can be none
 
 _T = TypeVar("_T")
 
@@ -167,25 +167,33 @@ class Sentinels:
         self._limits = limits
 
     async def find(self) -> Host:
-        """The primary's host and port, by the first Sentinel that knows one; `ConnectionLost` where none does."""
-        place, each_s = self._place, self._limits.connect_s / len(self._place.hosts)
+        """The primary's host and port, by the first Sentinel that knows one; `ConnectionLost` where none does.
+
+        Sentinels that want a password, where the URL has none for them, are told that of the servers.
+        """
+        place = self._place
+        logins = [(place.sentinel_username, place.sentinel_password)]
+        if place.password is not None and place.sentinel_password is None:
+            logins.append((place.username, place.password))
+        failure: Exception | None = None
+        for login in logins:
+            try:
+                return await self._ask(*login)
+            except RedisError as error:
+                failure = error
+        what = "is known to none of its Sentinels: are they running, and is the primary's name right?"
+        raise ConnectionLost(what) from failure
+
+    async def _ask(self, user: str | None, password: str | None) -> Host:
+        each_s = self._limits.connect_s / len(self._place.hosts)
         group = Sentinel([])  # type: ignore[no-untyped-call]  # redis-py has types, but not here
-        group.sentinels = [self._client(host, each_s) for host in place.hosts]
+        for host in self._place.hosts:
+            kind, settings = client_of(self._place, host)
+            settings |= {"socket_timeout": each_s, "socket_connect_timeout": each_s}
+            pool = ConnectionPool(connection_class=kind, username=user, password=password, **settings)
+            group.sentinels.append(Redis.from_pool(pool))
         try:
-            host, port = await group.discover_master(place.master)
-        except RedisError as error:
-            what = "is known to none of its Sentinels: are they running, and is the primary's name right?"
-            raise ConnectionLost(what) from error
+            name, port = await group.discover_master(self._place.master)
         finally:
             await group.aclose()
-        return str(host), int(port)
-
-    def _client(self, host: Host, each_s: float) -> Redis:
-        kind, settings = client_of(self._place, host)
-        settings |= {
-            "socket_timeout": each_s,
-            "socket_connect_timeout": each_s,
-            "username": self._place.sentinel_username,
-            "password": self._place.sentinel_password,
-        }
-        return Redis.from_pool(ConnectionPool(connection_class=kind, **settings))
+        return str(name), int(port)

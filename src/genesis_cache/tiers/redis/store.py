@@ -74,7 +74,11 @@ class RedisStore(Upkeep):
         reply = await self._own.read(self._get + address.digest + b"\r\n")
         if reply is None:
             return None
-        return envelope_of(self._own.checked(reply))
+        if type(reply) is bytes:
+            return envelope_of(reply)
+        if reply.code != "WRONGTYPE":  # something of another program's under this key is no outage
+            self._own.checked(reply)
+        return None
 
     async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
         """As `RemoteStore.get_many`."""

@@ -63,6 +63,6 @@ class Upkeep(ABC):
 
 def envelope_of(reply: object) -> Buffer | None:
     """The envelope in a stored value; None for none, or for something that is no value of ours."""
-    if type(reply) is not bytes:
+    if type(reply) is not bytes or len(reply) < HEAD_BYTES:
         return None
     return reply[HEAD_BYTES:] if len(reply) < _COPIED_BYTES else memoryview(reply)[HEAD_BYTES:]
