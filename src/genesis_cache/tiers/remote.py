@@ -221,7 +221,7 @@ class RemoteTier:
     def get(self, address: Address) -> asyncio.Future[Answer] | None:
         """As `Tier.get`; None too where no event loop is there to wait."""
         if self._health.is_shut:
-            return None
+            return _after_a_turn() if self._health.is_suspect else None
         line = self._line
         if line is None or line.loop is not _running_loop():
             if _running_loop() is None:
@@ -232,6 +232,7 @@ class RemoteTier:
     async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
         """As `Tier.get_many`; a reply that is late is None."""
         if self._health.is_shut:
+            await asyncio.sleep(0)  # as after a single read
             return [None] * len(addresses)
         reads = self._line_here().reads
         found: list[Buffer | None] = []
@@ -440,6 +441,16 @@ def _let_go(follower: Follower, lines: dict[asyncio.AbstractEventLoop, Line]) ->
         else:
             line.abandon()
     follower.stop()
+
+
+def _after_a_turn() -> asyncio.Future[Answer] | None:
+    """Nothing, after a turn of the event loop: who reads in a loop of his own must not keep a late reply from it."""
+    loop = _running_loop()
+    if loop is None:
+        return None
+    answer: asyncio.Future[Answer] = loop.create_future()
+    loop.call_soon(settle, answer, None)
+    return answer
 
 
 def _nothing_down(_reason: str) -> None:
