@@ -116,7 +116,14 @@ def _no_gaps(_: Cache) -> None:
                 found += [notice for notice in notices if notice.seq > after and notice.seq % 8]
         return found
 
+    judged = redis_log._judged
+
+    def at_ease(books: Any, after: Any, notices: list[Any]) -> int | None:
+        verdict = judged(books, after, notices)
+        return verdict if verdict is None or notices else after.seq
+
     put(redis_log, "_notices", gappy)
+    put(redis_log, "_judged", at_ease)
 
 
 @mutant("no flush after a new epoch", faults=("FLUSHALL", "Redis restarted empty"))

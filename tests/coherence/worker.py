@@ -32,6 +32,8 @@ LOAD_MS = (0, 0, 1, 3, 10, 30)
 NAP_S = 0.05
 
 VERBS = {"get": 42, "get_or_set": 34, "get_many": 3, "own": 9, "invalidate": 6, "kill": 3, "bulk": 1, "peek": 2}
+CALM_RATES = {"own": 1.5, "invalidate": 2.0, "kill": 0.25, "bulk": 0.3}  # a second: so few that what is missed stays
+PHASE_S = 2.0  # of three phases one is busy: then as much is changed as comes about
 
 
 @dataclass
@@ -85,6 +87,7 @@ class Worker:
         self.free = [place for place in PLACES if not place.is_set]
         self.views = {(namespace, owner): self._view(namespace, owner) for namespace in NAMESPACES for owner in OWNERS}
         self.working = asyncio.Event()
+        self.may_change_at = dict.fromkeys(CALM_RATES, 0.0)
         self.deeds: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "get": self.get,
             "get_or_set": self.get_or_set,
@@ -294,7 +297,7 @@ class Worker:
         """One caller among many: it does one thing after the other while there is work."""
         most = self.task.most_operations
         while self.working.is_set() and not (most and self.figures.operations >= most):
-            verb = self.dice.choices(list(VERBS), list(VERBS.values()))[0]
+            verb = self.verb()
             self.figures.operations += 1
             if self.dice.random() < self.task.cancel:
                 await self.leave(self.deeds[verb]())
@@ -304,6 +307,17 @@ class Worker:
                 await asyncio.sleep(self.dice.expovariate(1000 / self.task.pace_ms))
             elif self.figures.operations % 8 == 0:
                 await asyncio.sleep(0)
+
+    def verb(self) -> str:
+        """What to do next; in calm phases most changes are replaced by reads."""
+        verb = self.dice.choices(list(VERBS), list(VERBS.values()))[0]
+        now = time.monotonic()
+        if verb not in CALM_RATES or int(now / PHASE_S) % 3 == 0:
+            return verb
+        if now < self.may_change_at[verb]:
+            return self.dice.choice(("get", "get_or_set"))
+        self.may_change_at[verb] = now + self.dice.expovariate(CALM_RATES[verb])
+        return verb
 
     async def leave(self, call: Coroutine[Any, Any, None]) -> None:
         """Begin something and cancel it in the middle."""

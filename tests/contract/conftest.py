@@ -2,15 +2,17 @@
 
 import asyncio
 import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from genesis_cache import Cache
-from genesis_cache.model.settings import CacheSettings
 from genesis_cache.model.notice import Position
+from genesis_cache.model.settings import CacheSettings
 from genesis_cache.testing.clock import FakeClock
 
 LINEUPS = {
@@ -32,6 +34,7 @@ SERVERS = {"redis": "redis_url", "cluster": "cluster_url", "postgres": "postgres
 KINDS = {"cluster": "redis", "postgres": "database"}
 HEAR_S = 0.02  # of a test's clock: more than a process waits before it looks at the log again
 PATIENCE_S = 10.0
+FOLLOW_S = 0.02  # for one question after news: the clock leaps often, and the next answer is waited for
 NOWHERE = Position(0, -1)
 
 
@@ -79,12 +82,32 @@ class House:
     def cache(self, **overrides: object) -> Cache:
         """A cache of the line-up on the house's clock, not opened yet."""
         cache = Cache(self.settings(**overrides), clock=self.clock)
+        for tier in remote_tiers(cache):
+            tier._follow_s = FOLLOW_S
         self.opened.append(cache)
         return cache
 
     def pass_time(self, seconds: float) -> None:
-        """Let so much time pass for every cache of the house."""
+        """Let so much time pass for every cache of the house, and all of them hear the servers' logs at the new time.
+
+        The clock leaps, and a server's answer from before the leap proves nothing about the time after it.
+        """
         self.clock.advance(seconds)
+        now, end = self.clock.now(), time.monotonic() + PATIENCE_S
+        for tier in [tier for cache in self.opened for tier in remote_tiers(cache)]:
+            while tier.heard_at is not None and tier.heard_at < now:
+                assert time.monotonic() < end, "the log is not heard any more"
+                time.sleep(0.001)  # it is heard on a thread of its own
+
+    async def count(self, cache: Cache) -> None:
+        """Have the figures of servers counted now; by themselves they are some seconds old."""
+        for tier in remote_tiers(cache):
+            await tier.sweep(0.01)
+
+    @property
+    def peeks(self) -> bool:
+        """Whether the nearest tier can be read without waiting."""
+        return self._words[0] not in SERVERS
 
     async def hear(self) -> None:
         """Let every cache of the house learn what the others have changed."""
@@ -104,6 +127,11 @@ class House:
         """Close what is open, and have every store verify its books first."""
         for cache in self.opened:
             await close_checked(cache)
+
+
+def remote_tiers(cache: Cache) -> list[Any]:
+    """The tiers of a cache that are behind a server."""
+    return [lane.tier for lane in cache._engine.core.lanes if lane.tier.is_shared]
 
 
 def faults_of(cache: Cache) -> list[str]:

@@ -41,6 +41,12 @@ async def test_the_first_use_may_be_the_examination(tmp_path: Path) -> None:
     await cache.close()
 
 
+def test_code_without_a_loop_can_examine_too(tmp_path: Path) -> None:
+    """The blocking form gives the same findings."""
+    with Cache.from_url("memory://", f"disk://{tmp_path / 'd'}").blocking() as cache:
+        assert {"memory: capacity", "disk: size"} <= {finding.subject for finding in cache.diagnose()}
+
+
 async def test_a_tier_that_hangs_is_a_finding(tmp_path: Path) -> None:
     """The examination ends within a bound, and says who did not answer."""
     store = SqliteStore(tmp_path / "c.db", 2**20, SystemClock())

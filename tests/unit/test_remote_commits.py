@@ -130,6 +130,7 @@ async def test_a_full_server_still_reads_and_removes(server: Server) -> None:
         assert tier.lease(where("c")) is True
         assert await tier.commit([Remove(where("b")), Kill(Notice(Kind.TAG, "shop", None, "t"))]) is not None
         assert server.times("commit") > asked
+        assert tier.down == "only reads work: the server is full"
         server.mend()
         await until(lambda: tier.down is None)
         assert await tier.commit([put("b")]) is not None

@@ -126,7 +126,7 @@ class Reading:
         if type(found) is not Waiting:
             self.missed(view, key)
             return default
-        if found.answer is not None:
+        if found.answer is not None and not found.at:
             record = await self._first_answer(view, core.lanes[found.at], address, found.answer)
             if record is not None:
                 return record.value

@@ -53,6 +53,7 @@ class Writing:
     def set_many(self, view: View, items: Iterable[tuple[str, object]], plan: Plan) -> Coroutine[Any, Any, Outcome]:
         """Store values by the plan. Nothing is stored anywhere if one of the keys or values cannot be."""
         core = self._core
+        self._hearing.listen_if_due(core.clock.now())  # a record has to name the log that there is now
         wall, seq = core.clock.wall(), self.position()
         return self.write(
             view,

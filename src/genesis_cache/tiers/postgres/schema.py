@@ -309,6 +309,24 @@ BEGIN
 END $$;
 """
 
+_MAKE = """
+DO $make$
+BEGIN
+    PERFORM pg_advisory_xact_lock({lock});
+    IF EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = '{s}' AND c.relname = 'meta') THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{s}') THEN
+        CREATE SCHEMA {s};
+    END IF;
+    CREATE TABLE {s}.meta (version int4 NOT NULL);
+    INSERT INTO {s}.meta VALUES ({version});
+    {all}
+END $make$
+"""
+
 # Asked of the tables themselves: to_regclass answers out of what the session remembers, in spite of our lock.
 _HAS_META = """
 SELECT EXISTS (
@@ -325,12 +343,15 @@ def cache_id(name: str) -> int:
 
 
 def making(schema: str) -> str:
-    """All statements that make the tables and functions of the present version."""
+    """The one statement that makes the tables and functions of the present version, unless somebody has done so.
+
+    One statement, so that a call that is given up leaves no transaction behind. Who waited finds them made.
+    """
     text = _COMMON.format(s=schema)
     for prefix, persistence in (("", ""), ("unlogged_", "UNLOGGED")):
         for part in (_SET, _APPLY, _JOIN, _EVICT, _TRIM, _MARK):
             text += part.format(s=schema, u=prefix, persistence=persistence, plans=_PLANS, row=ROW_BYTES)
-    return text
+    return _MAKE.format(s=schema, lock=_MAKING, version=VERSION, all=text)
 
 
 async def prepare(connection: Any, schema: str, name: str, *, is_logged: bool) -> bool:
@@ -344,7 +365,7 @@ async def prepare(connection: Any, schema: str, name: str, *, is_logged: bool) -
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
         raise Outage("the PostgreSQL server is a standby and takes no changes: name the primary in DATABASE_URL")
     if await _version(connection, schema) != VERSION:
-        await _make(connection, schema)
+        await connection.execute(making(schema))
     number = cache_id(name)
     known = f"SELECT logged FROM {schema}.caches WHERE id = $1"  # noqa: S608  # the schema's name was checked
     found = await connection.fetchval(known, number)
@@ -367,16 +388,3 @@ async def _version(connection: Any, schema: str) -> int:
             f" knows {VERSION}: upgrade this program, or give it a schema of its own by schema=..."
         )
     return int(version)
-
-
-async def _make(connection: Any, schema: str) -> None:
-    """Make the tables, as the one process that does; who waited finds them made."""
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _MAKING)
-        if await _version(connection, schema) == VERSION:
-            return
-        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)", schema):
-            await connection.execute(f"CREATE SCHEMA {schema}")
-        await connection.execute(f"CREATE TABLE {schema}.meta (version int4 NOT NULL)")
-        await connection.execute(making(schema))
-        await connection.execute(f"INSERT INTO {schema}.meta VALUES ({VERSION})")  # noqa: S608  # fixed words
