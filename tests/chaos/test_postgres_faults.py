@@ -96,7 +96,7 @@ HARMS: dict[str, tuple[Act, Act]] = {
 
 @pytest.mark.parametrize("name", HARMS)
 async def test_traffic_goes_on(name: str, own_postgres: PostgresServer) -> None:
-    """Whatever happens to PostgreSQL, every verb works, values are right and fresh, and all is well again afterwards."""
+    """Whatever happens to PostgreSQL, every verb works, values are right and fresh, and it comes back by itself."""
     hurt, mend = HARMS[name]
     async with opened("memory://", own_postgres.url) as cache, traffic(cache) as going:
         await asyncio.sleep(0.2)

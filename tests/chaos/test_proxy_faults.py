@@ -120,7 +120,7 @@ async def test_connections_that_last_for_a_few_bytes(behind: Behind) -> None:
 
 
 async def test_a_reply_cut_at_every_byte(own_redis: RedisServer) -> None:
-    """Whatever part of a reply arrives before the connection ends: a read is right, a miss or an outage, not wrong."""
+    """Whatever part of a reply arrives before the connection ends, a read is right or an outage, never wrong."""
     with Proxy(own_redis.port, redis=True) as proxy:
         settings = CacheSettings(redis_url=own_redis.url_at(proxy.port), redis_max_connections=2)
         store = redis_store(settings, 2**20, SystemClock())()
