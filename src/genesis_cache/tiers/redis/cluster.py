@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from genesis_cache.tiers.redis.connection import Connection, pack
-from genesis_cache.tiers.redis.known import Known
 from genesis_cache.tiers.redis.names import SLOTS
 from genesis_cache.tiers.redis.outage import ReplyError, outage
 from genesis_cache.tiers.redis.place import Host, Place
 from genesis_cache.tiers.redis.scripts import Argument, Script
 from genesis_cache.tiers.redis.server import FAILURES, Limits, Server
 from genesis_cache.tiers.remote_base import Outage
+from genesis_cache.tiers.remote_known import Known
 
 _HOPS = 6  # from node to node for one request
 _PAUSE_S = 0.02  # while a slot's keys are under way

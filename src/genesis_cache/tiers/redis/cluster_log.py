@@ -15,13 +15,14 @@ from genesis_cache.model.notice import Position
 from genesis_cache.tiers.redis.cluster import Cluster, SlotServer, together
 from genesis_cache.tiers.redis.cluster_scripts import STAMP
 from genesis_cache.tiers.redis.connection import WHO, Connection, pack
-from genesis_cache.tiers.redis.known import Known, Who, identity_of, who_of
+from genesis_cache.tiers.redis.known import Who, identity_of, who_of
 from genesis_cache.tiers.redis.log import EPOCH_BYTES, Log, joined_of
 from genesis_cache.tiers.redis.names import Names, slot_of
 from genesis_cache.tiers.redis.outage import ConnectionLost
 from genesis_cache.tiers.redis.scripts import JOIN, LEASE, RELEASE
 from genesis_cache.tiers.redis.server import Server
 from genesis_cache.tiers.remote_base import Joined, Outage
+from genesis_cache.tiers.remote_known import Known
 
 _LOCK_MS = 5_000
 _LOCK_PAUSE_S = 0.02

@@ -11,7 +11,6 @@ from genesis_cache.tiers.redis.cluster_commits import ClusterCommits
 from genesis_cache.tiers.redis.cluster_log import ClusterLog
 from genesis_cache.tiers.redis.commits import Packer
 from genesis_cache.tiers.redis.connection import pack
-from genesis_cache.tiers.redis.known import Known
 from genesis_cache.tiers.redis.names import SHARDS, Names, slot_of
 from genesis_cache.tiers.redis.outage import ReplyError
 from genesis_cache.tiers.redis.place import Place
@@ -20,6 +19,7 @@ from genesis_cache.tiers.redis.server import Limits, Server
 from genesis_cache.tiers.redis.sweeping import Sweeper, note
 from genesis_cache.tiers.redis.upkeep import Upkeep, envelope_of
 from genesis_cache.tiers.remote_base import Committed
+from genesis_cache.tiers.remote_known import Known
 
 
 class ClusterStore(Upkeep):

@@ -12,12 +12,13 @@ from typing import Any
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.notice import Kind, Notice, Position
 from genesis_cache.tiers.redis.connection import Connection, pack
-from genesis_cache.tiers.redis.known import Known, Who, identity_of
+from genesis_cache.tiers.redis.known import Who, identity_of
 from genesis_cache.tiers.redis.names import Names
 from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError
 from genesis_cache.tiers.redis.scripts import JOIN
 from genesis_cache.tiers.redis.server import Endpoint
 from genesis_cache.tiers.remote_base import Joined
+from genesis_cache.tiers.remote_known import Known
 from genesis_cache.tiers.wire import named_notice, unpack_notices
 
 _STEP_S = 0.1  # a blocked read hears nothing of FLUSHALL, so it is not left alone for longer

@@ -5,6 +5,7 @@ import ssl
 
 from genesis_cache.tiers.redis.place import Place
 from genesis_cache.tiers.remote_base import Outage
+from genesis_cache.tiers.remote_known import Replaced
 
 LEAST_VERSION = (6, 2)
 
@@ -22,13 +23,6 @@ class ReplyError(Exception):
 
 class ConnectionLost(Exception):
     """The connection ended, or was given up, before the reply was there."""
-
-
-class Replaced(Exception):
-    """The server is not the one that the log was joined on."""
-
-    def __init__(self) -> None:
-        super().__init__("was restarted or replaced: its log has to be joined first")
 
 
 _LONGEST_REASON = 200

@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from genesis_cache.tiers.redis.connection import Connection
-from genesis_cache.tiers.redis.known import Known
-from genesis_cache.tiers.redis.outage import Replaced
+from genesis_cache.tiers.remote_known import Known, Replaced
 
 _CHECKS_PER_TIMEOUT = 4
 
@@ -104,6 +103,11 @@ class Pool:
                 raise
             if given is not None:
                 return given
+
+    def add(self, connection: Connection) -> None:
+        """Take in a connection that was made elsewhere."""
+        self._open.add(connection)
+        self.give(connection)
 
     def give(self, connection: Connection) -> None:
         """Take a connection back."""

@@ -9,13 +9,13 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
 from genesis_cache.tiers.redis.connection import Connection, client_of, connect
-from genesis_cache.tiers.redis.known import Known
-from genesis_cache.tiers.redis.outage import ConnectionLost, Replaced, ReplyError, outage
+from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError, outage
 from genesis_cache.tiers.redis.place import Host, Place
 from genesis_cache.tiers.redis.pool import Pool
 from genesis_cache.tiers.redis.scripts import Argument, Script
+from genesis_cache.tiers.remote_known import Known, Replaced
 
-FAILURES = (OSError, ReplyError, ConnectionLost, Replaced, UnicodeError)  # the last for host names that can be none
+FAILURES = (OSError, ReplyError, ConnectionLost, UnicodeError)  # the last for host names that can be none
 
 _T = TypeVar("_T")
 
@@ -139,8 +139,10 @@ class Server:
         self._pool.drop_idle()
 
     async def open(self) -> None:
-        """Connect once, so that what is wrong is told now; `Outage`."""
-        self._pool.give(await self._guarded(self._pool.take()))
+        """Connect once, so that what is wrong is told now; `Outage`. A server that others were before is no fault."""
+        async with self.reporting():
+            with contextlib.suppress(Replaced):
+                self._pool.add(await self._admitted())
 
     async def close(self) -> None:
         """Hang up on all connections."""

@@ -15,7 +15,6 @@ from genesis_cache.model.settings import CacheSettings
 from genesis_cache.tiers.base import Buffer, Change
 from genesis_cache.tiers.redis.cluster_store import ClusterStore
 from genesis_cache.tiers.redis.commits import Commits, Packer
-from genesis_cache.tiers.redis.known import Known
 from genesis_cache.tiers.redis.log import Log
 from genesis_cache.tiers.redis.names import DIGEST_BYTES, Names
 from genesis_cache.tiers.redis.place import Place, place_of
@@ -24,6 +23,7 @@ from genesis_cache.tiers.redis.server import Limits, Server
 from genesis_cache.tiers.redis.sweeping import Sweeper
 from genesis_cache.tiers.redis.upkeep import Upkeep, envelope_of
 from genesis_cache.tiers.remote_base import Committed, RemoteStore
+from genesis_cache.tiers.remote_known import Known
 
 _NOTE_MARGIN_S = 10.0  # a note on a key outlives every load that began before it
 
