@@ -15,6 +15,7 @@ from genesis_cache.tiers.base import Answer, Buffer, Late
 from genesis_cache.tiers.remote_base import RemoteStore
 from genesis_cache.tiers.remote_health import Health, Unanswered
 from genesis_cache.tiers.remote_link import Link
+from genesis_cache.tiers.remote_log import RemoteLog
 
 MAX_IN_FLIGHT = 8
 """Batches of one event loop on their way at the same time; beyond, reads gather in the next."""
@@ -56,9 +57,17 @@ class Reads:
     """What one event loop reads from a server."""
 
     def __init__(
-        self, link: Link, health: Health, faults: Faults, budget_s: float, timeout_s: float, in_flight: int
+        self,
+        link: Link,
+        health: Health,
+        log: RemoteLog,
+        faults: Faults,
+        budget_s: float,
+        timeout_s: float,
+        in_flight: int,
     ) -> None:
         self._link = link
+        self._log = log
         self._health = health
         self._faults = faults
         self._budget_s = budget_s
@@ -144,7 +153,12 @@ class Reads:
             self._start(self._waiting.popleft())
 
     def _checked(self, addresses: Sequence[Address], replies: Sequence[Buffer | None]) -> list[Buffer | None]:
-        """Each reply that is whole and its caller's own; else None, and new connections if one was another's."""
+        """Each reply that is whole and its caller's own; else None, and new connections if one was another's.
+
+        None too for all that comes before callers know that the log is another one: it may be of the past.
+        """
+        if not self._log.is_told:
+            return [None] * len(replies)
         faults = self._faults
         has_lost_place = False
         sound: list[Buffer | None] = []

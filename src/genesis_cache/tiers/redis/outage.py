@@ -24,6 +24,13 @@ class ConnectionLost(Exception):
     """The connection ended, or was given up, before the reply was there."""
 
 
+class Replaced(Exception):
+    """The server is not the one that the log was joined on."""
+
+    def __init__(self) -> None:
+        super().__init__("was restarted or replaced: its log has to be joined first")
+
+
 _LONGEST_REASON = 200
 _WRAPPED = re.compile(r": -([A-Z]+) ")
 _SENTENCES = {
@@ -69,7 +76,7 @@ def failure_sentence(error: BaseException, place: Place) -> str:
 
 def _meaning(error: BaseException) -> str:
     match error:
-        case ConnectionLost():
+        case ConnectionLost() | Replaced():
             said = str(error)
         case TimeoutError():
             said = "does not answer in time: is it overloaded, or is a firewall between?"
