@@ -187,12 +187,24 @@ def _time_of_answer() -> None:
     put(RemoteLog, "heard", lambda self, news, _: heard(self, news, time.monotonic()))
 
 
+@mutant(
+    "a forked child goes on with what its parent has", faults=("fork",), pause_s=0.3, caught_by=STALE | {"hung", "deaf"}
+)
+def _fork_and_go_on() -> None:
+    put(RemoteTier, "_after_fork", lambda _: None)
+
+
 # -- floors ------------------------------------------------------------------------------------------------------------
 
 
 @mutant("floors are not applied")
 def _no_floors() -> None:
     put(Floors, "_apply", lambda *_: None)
+
+
+@mutant("a process that begins does not read the floors", faults=("killed worker",), pause_s=0.2)
+def _no_floors_at_first() -> None:
+    put(RemoteTier, "floors", lambda _: [])
 
 
 @mutant("tags are not judged")
@@ -241,6 +253,11 @@ def _judged_for_ever() -> None:
 @mutant("fills are never killed, and servers never refuse them")
 def _immortal_fills() -> None:
     put(Fills, "alive", lambda *_: True)
+    _newest_since()
+
+
+@mutant("servers refuse no fill")
+def _unrefused() -> None:
     _newest_since()
 
 
