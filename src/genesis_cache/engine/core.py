@@ -97,7 +97,7 @@ class Lane:
                 del self._way[change.address.digest]
         self._route()
 
-    async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
+    async def get_many(self, addresses: Sequence[Address]) -> Sequence[Answer]:
         """As `Tier.get_many`, with what is on its way."""
         if not self._way:
             return await self.tier.get_many(addresses)

@@ -259,12 +259,16 @@ class Reading:
         found = await (answer if lane.tier.keeps_budget else self._within_budget(answer))
         if not isinstance(found, Late):
             return found
+        self.late(view, lane, address, found, token)
+        return None
+
+    def late(self, view: View, lane: Lane, address: Address, found: Late, token: Token) -> None:
+        """A reply did not come in time: counted, and taken in when it comes."""
         lane.meter.late += 1
         if self._core.memory is not None and len(self._late) < LATE_AT_ONCE:
             self._late.add(address.digest)
             self._core.fills.begin(token[1])  # the same fill goes on
             self._background.spawn(self._take_in(view, lane, address, found, token))
-        return None
 
     async def _take_in(self, view: View, lane: Lane, address: Address, late: Late, token: Token) -> None:
         """Promote what came after its reader had gone on, unless something newer is here by then."""
