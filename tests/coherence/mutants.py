@@ -5,6 +5,7 @@
 """
 
 import argparse
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ from genesis_cache.tiers.remote_log import RemoteLog
 from genesis_cache.tiers.wire import unpack_notices
 
 CATCH_S = 60.0
+DEBT_S = 1.0
 
 STALE = frozenset({"staleness", "resurrection", "own change", "convergence"})
 
@@ -48,7 +50,6 @@ class Mutant:
     partition: str = "serve"
     caught_by: frozenset[str] = STALE
     pause_s: float = 0.7
-    cancel: bool = True
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -185,13 +186,6 @@ def _no_bypass() -> None:
 def _time_of_answer() -> None:
     heard = RemoteLog.heard
     put(RemoteLog, "heard", lambda self, news, _: heard(self, news, time.monotonic()))
-
-
-@mutant(
-    "a forked child goes on with what its parent has", faults=("fork",), pause_s=0.3, caught_by=STALE | {"hung", "deaf"}
-)
-def _fork_and_go_on() -> None:
-    put(RemoteTier, "_after_fork", lambda _: None)
 
 
 # -- floors ------------------------------------------------------------------------------------------------------------
@@ -354,17 +348,24 @@ def _delete_there() -> None:
     put(Writing, "_forget", lambda *_: None)
 
 
-@mutant("what is owed is forgotten", faults=("Redis frozen", "partition"), pause_s=0.4)
+@mutant("what is owed is forgotten", faults=("Redis frozen", "partition"), pause_s=0.2)
 def _no_debts() -> None:
     put(Lane, "owe", lambda *_: None)
 
 
-@mutant("a tier that is owed something is believed", faults=("Redis frozen", "partition"), pause_s=0.4)
+@mutant("a tier that is owed something is believed", faults=("Redis frozen", "partition"), pause_s=0.2)
 def _believe_debtors() -> None:
+    pay = Writing.pay
+
+    async def late(self: Writing) -> bool:
+        await asyncio.sleep(DEBT_S)  # which by itself harms nobody
+        return await pay(self)
+
     put(Lane, "_route", lambda lane: setattr(lane, "get", lane.tier.get))
+    put(Writing, "pay", late)
 
 
-@mutant("degraded changes are called done", faults=("partition", "Redis frozen"), pause_s=0.4)
+@mutant("degraded changes are called done", faults=("partition",), pause_s=0.2)
 def _lie() -> None:
     commit = Writing._commit_lanes
 
@@ -428,14 +429,14 @@ def hunt(name: str, seed: int, limit_s: float = CATCH_S) -> Caught:
     from tests.coherence.run import Plan, run  # noqa: PLC0415  # the worker needs this module without the runner
 
     one = MUTANTS[name]
-    plan = Plan(seed, 5.0, 3, one.lineup, one.faults, one.partition, one.pause_s, mutant=name)
+    plan = Plan(seed, 7.0, 4, one.lineup, one.faults, one.partition, one.pause_s, mutant=name)
     started = time.monotonic()
     while time.monotonic() - started < limit_s:
         report = run(plan)
         kinds = sorted({violation.check for violation in report.violations})
         if one.caught_by & set(kinds):
             return Caught(name, time.monotonic() - started, ", ".join(kinds))
-        plan = replace(plan, seed=plan.seed + 2, seconds=min(plan.seconds * 2, 20.0))
+        plan = replace(plan, seed=plan.seed + 2, seconds=min(plan.seconds * 2, 15.0))
     return Caught(name, time.monotonic() - started, "")
 
 
