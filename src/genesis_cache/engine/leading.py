@@ -66,7 +66,7 @@ class Leading:
     def lead(self, job: Job) -> Flight:
         """The flight of a key: this job's, started now, unless one is under way."""
         core = self._core
-        flight = Flight(self._position(), core.clock.now())
+        flight = Flight(self._position(), core.clock.now(), core.floors.generation)
         flight.address = job.address
         leading = job.view.space.flights.setdefault(job.key, flight)
         if leading is flight:

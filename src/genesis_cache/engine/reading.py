@@ -349,7 +349,7 @@ class Reading:
             outcome = await self.leading.wait(view, flight, self.patience(plan, stale))
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, outcome, joined):
+                if not self.killed_since(view, key, flight, outcome, joined):
                     return own_value(outcome)
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, stale, plan)
@@ -396,7 +396,7 @@ class Reading:
                 flight = self.leading.lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
             outcome = await self.leading.wait(view, flight, plan.hard_timeout)
             if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, outcome, joined):
+                if not self.killed_since(view, key, flight, outcome, joined):
                     return own_value(outcome)
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, None, plan)
@@ -452,10 +452,12 @@ class Reading:
         limits = (plan.hard_timeout, plan.soft_timeout if stale is not None else None)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def killed_since(self, view: View, key: str, entry: Entry, joined: int) -> bool:
+    def killed_since(self, view: View, key: str, flight: Flight, entry: Entry, joined: int) -> bool:
         """Whether the value may have been invalidated after its load began and before this caller asked for it."""
         if entry.seq >= joined:
             return False
+        if flight.generation != self._core.floors.generation:
+            return True  # what killed it may have been forgotten since
         # The highest killer may be younger than the call and hide one that is not, so any of them counts.
         return bool(self._core.floors.killer(view.reach, key, tags_of(entry), entry.seq))
 

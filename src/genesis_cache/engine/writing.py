@@ -397,13 +397,19 @@ class Writing:
             return [await self._answer(lane, batch, _queue(lane, batch), behind=behind)]
         last = [lane is authority and lane.tier.is_shared for lane, _ in lanes]
         queued = [None if waits else _queue(*one) for one, waits in zip(lanes, last, strict=True)]
-        answers = await asyncio.gather(
-            *(
-                self._answer(lane, batch, one, behind=behind)
-                for (lane, batch), one, waits in zip(lanes, queued, last, strict=True)
-                if not waits
+        try:
+            answers = await asyncio.gather(
+                *(
+                    self._answer(lane, batch, one, behind=behind)
+                    for (lane, batch), one, waits in zip(lanes, queued, last, strict=True)
+                    if not waits
+                )
             )
-        )
+        except asyncio.CancelledError:  # the event loop ends: the last tier has to have its share too
+            for (lane, batch), waits in zip(lanes, last, strict=True):
+                if waits and not lane.owed:
+                    lane.tier.take_over(batch)
+            raise
         if True in last:
             lane, batch = lanes[last.index(True)]
             answers.insert(last.index(True), await self._answer(lane, batch, _queue(lane, batch), behind=behind))

@@ -205,6 +205,9 @@ class Tier(Protocol):
     def commit(self, changes: Sequence[Change]) -> Awaitable[list[Receipt] | None]:
         """Queue changes for this loop tick's batch; the receipts, or None where the tier is down and they are owed."""
 
+    def take_over(self, changes: Sequence[Change]) -> None:
+        """Write these whatever becomes of the caller's event loop, which ends; nobody hears what came of it."""
+
     def commit_now(self, changes: Sequence[Change]) -> list[Receipt] | None:
         """Apply one small change without waiting if that is possible at this moment, else None."""
 
