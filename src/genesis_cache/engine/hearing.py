@@ -82,6 +82,11 @@ class Hearing:
         core.is_deaf = core.is_cut_off and core.settings.cache_on_partition is OnPartition.BYPASS
         return FOREVER if core.is_cut_off else proven_until
 
+    @property
+    def heard_seq(self) -> int:
+        """The sequence up to which everything was taken in."""
+        return 0 if self._heard is None else self._heard.seq
+
     def listen_far(self) -> None:
         """Before a far tier is read: as `listen`, unless the log makes itself heard, as at the last look near."""
         if self._follows is None:

@@ -324,6 +324,15 @@ class Writing:
                     self._core.floors.overrule(kill.notice)
         return receipts
 
+    async def tell(self, notice: Notice) -> Outcome:
+        """Have the others forget their copies of a key, whose stored value has changed in a way that kills nothing."""
+        authority = self._core.authority
+        if authority is None:
+            return DONE
+        kills = [Kill(notice)]
+        receipts = await self._answer(authority, kills, _queue(authority, kills))
+        return DONE if receipts is not None else Outcome((authority.tier.kind,))
+
     def _tell(self, scope: str, names: Sequence[str]) -> None:
         if self._core.events.wants("invalidate"):
             for name in names:

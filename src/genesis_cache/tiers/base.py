@@ -65,7 +65,7 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
 
 
 class Kill(msgspec.Struct, frozen=True, gc=False):
-    """Append a TAG, PATTERN or CLEAR notice: no scan, no entry is touched."""
+    """Append a notice: no scan, no entry is touched. TAG, PATTERN and CLEAR leave a floor, KEY is only told."""
 
     notice: Notice
 
