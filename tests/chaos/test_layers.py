@@ -159,3 +159,28 @@ async def test_who_is_cut_off_when_it_starts_hears_later(own_redis: RedisServer)
                 assert await other.get("shared") == 1
                 await other.delete("shared")
                 await until(lambda: cache.peek("shared") is None, "the deletion is heard")
+
+
+@pytest.mark.parametrize("server", ["redis_url", "postgres_url"])
+async def test_new_times_never_bring_back_an_old_value(
+    server: str, cache_name: str, request: pytest.FixtureRequest
+) -> None:
+    """`touch` and `expire` of a key that another process has just deleted or set anew leave that as it is."""
+    url = request.getfixturevalue(server)
+
+    def process() -> Cache:
+        return Cache.from_url("memory://", url, name=cache_name)
+
+    async with process() as a, process() as b, Cache.from_url(url, name=cache_name) as stored:
+        for n in range(12):
+            await a.set(f"deleted {n}", "old", ttl=60)
+            await a.set(f"set {n}", "old", ttl=60, stale_if_error=60)
+            assert await a.get(f"deleted {n}") == await a.get(f"set {n}") == "old"
+            await b.delete(f"deleted {n}")
+            await a.touch(f"deleted {n}", 500)
+            await b.set(f"set {n}", "new", ttl=60, stale_if_error=60)
+            await (a.expire(f"set {n}") if n % 2 else a.touch(f"set {n}", 500))
+        await asyncio.sleep(0.1)
+        for n in range(12):
+            assert await stored.get(f"deleted {n}", allow_stale=True) is None
+            assert await stored.get(f"set {n}", allow_stale=True) in ("new", None)

@@ -146,6 +146,8 @@ class Rewriting:
         place = (view.space.number, key)
         if not core.fills.alive(look.token, place):
             return False
+        core.fills.kill(place)  # a load that began before knows nothing of this
+        view.space.flights.pop(key, None)
         near = near_wanted(plan, core.far_kinds, WriteStrategy.WRITE_THROUGH, loaded=True, can_seal=can_seal)
         if core.memory is not None and (near or core.memory.get(*place) is not None):
             self._writing.admit(near_entry(core, view, key, record))
