@@ -6,6 +6,7 @@ process last heard. Others are told by a notice of their own once it is there.
 
 import asyncio
 from collections.abc import Sequence
+from enum import Enum
 
 import msgspec
 
@@ -29,6 +30,18 @@ from genesis_cache.tiers.base import Put
 FRESH = (Verdict.FRESH, Verdict.REFRESH)
 ATTEMPTS = 5  # where others change the key at the same time
 PAUSE_S = 0.005  # for their changes to be heard
+
+
+class Written(Enum):
+    """Where new times have got to; true where they are in force."""
+
+    REFUSED = "others have changed the key"
+    DOWN = "the tier whose log counts does not take it"
+    NEAR = "in memory, which alone has the value"
+    FAR = "in the far tiers too"
+
+    def __bool__(self) -> bool:
+        return self in (Written.NEAR, Written.FAR)
 
 
 class _Look(msgspec.Struct):
@@ -77,8 +90,11 @@ class Rewriting:
                 record = self._record(view, key, entry)
                 age = max(0.0, self._core.clock.wall() - record.created)
                 stale = msgspec.structs.replace(record, ttl=age if record.ttl is None else min(record.ttl, age))
-                if await self._write(view, stale, look):
-                    return await self._tell(view, key)
+                written = await self._write(view, stale, look)
+                if written:
+                    return await self._tell(view, key) if written is Written.FAR else DONE
+                if written is Written.DOWN:
+                    return None
             finally:
                 self._core.fills.end()
             await asyncio.sleep(PAUSE_S)
@@ -95,11 +111,12 @@ class Rewriting:
                     return False
                 record = self._record(view, key, entry)
                 age = max(0.0, self._core.clock.wall() - record.created)
-                if await self._write(
-                    view, msgspec.structs.replace(record, ttl=None if ttl is None else age + ttl), look
-                ):
+                longer = msgspec.structs.replace(record, ttl=None if ttl is None else age + ttl)
+                written = await self._write(view, longer, look)
+                if written is Written.FAR:
                     await self._tell(view, key)
-                    return True
+                if written or written is Written.DOWN:
+                    return bool(written)
             finally:
                 self._core.fills.end()
             await asyncio.sleep(PAUSE_S)
@@ -127,8 +144,8 @@ class Rewriting:
     def _record(self, view: View, key: str, entry: Entry) -> Record:
         return stored_record(self._core, address_of(view.scope, key), entry)
 
-    async def _write(self, view: View, record: Record, look: _Look) -> bool:
-        """Store it again where it was meant to be; False where its key was changed since this process heard."""
+    async def _write(self, view: View, record: Record, look: _Look) -> "Written":
+        """Store it again where it was meant to be, unless its key was changed since this process heard."""
         core, key = self._core, view.map_key(record.address.key)
         plan = Plan(
             ttl=record.ttl,
@@ -141,31 +158,32 @@ class Rewriting:
         can_seal = core.codec.can_seal
         wanted = far_wanted(plan, core.far_kinds, WriteStrategy.WRITE_THROUGH, loaded=True, can_seal=can_seal)
         lanes = [lane for lane, wants in zip(core.lanes, wanted, strict=True) if wants]
-        if lanes and not await self._write_far(record, lanes, look):
-            return False
+        written = await self._write_far(record, lanes, look) if lanes else Written.NEAR
         place = (view.space.number, key)
-        if not core.fills.alive(look.token, place):
-            return False
+        if not written or not core.fills.alive(look.token, place):
+            return written if written is Written.DOWN else Written.REFUSED
         core.fills.kill(place)  # a load that began before knows nothing of this
         view.space.flights.pop(key, None)
         near = near_wanted(plan, core.far_kinds, WriteStrategy.WRITE_THROUGH, loaded=True, can_seal=can_seal)
         if core.memory is not None and (near or core.memory.get(*place) is not None):
             self._writing.admit(near_entry(core, view, key, record))
-        return True
+        return written
 
-    async def _write_far(self, record: Record, lanes: Sequence[Lane], look: _Look) -> bool:
+    async def _write_far(self, record: Record, lanes: Sequence[Lane], look: _Look) -> "Written":
         """The tier whose log counts first: where that refuses, the value is not the newest."""
         try:
             envelope = self._core.envelope(record)
         except SerializationError:
-            return True  # no far tier holds it
+            return Written.NEAR  # no far tier holds it
         for lane in sorted(lanes, key=lambda lane: lane is not self._core.authority):
             since = look.since[lane.label]
             put = Put(record.address, envelope, record.gone_at, since, record.version, int(record.priority))
             receipts = None if lane.owed else await lane.tier.commit([put])
+            if lane is self._core.authority and not receipts:
+                return Written.DOWN
             if lane is self._core.authority and receipts and receipts[0].refused:
-                return False
-        return True
+                return Written.REFUSED
+        return Written.FAR
 
     async def _tell(self, view: View, key: str) -> Outcome:
         """Others forget the copies that have the old times."""

@@ -315,13 +315,22 @@ class Writing:
         self.position()
         for kill in kills:
             self._core.floors.foresee(kill.notice)
+        order: asyncio.Task[Any] = self._background.spawn(self._order(authority, kills))
+        receipts: list[Receipt] | None = await asyncio.shield(order)  # who leaves takes nothing back
+        return receipts
+
+    async def _order(self, authority: Lane, kills: Sequence[Kill]) -> list[Receipt] | None:
+        """Tell the log; what it could not be told beats everything here until it can."""
+        floors = self._core.floors
         receipts: list[Receipt] | None = None
         try:
-            receipts = await self._answer(authority, kills, None if authority.owed else authority.tier.commit(kills))
+            receipts = await self._answer(authority, kills, _queue(authority, kills))
         finally:
-            if receipts is None:
-                for kill in kills:
-                    self._core.floors.overrule(kill.notice)
+            for n, kill in enumerate(kills):
+                if receipts is None:
+                    floors.overrule(kill.notice)
+                else:
+                    floors.apply(msgspec.structs.replace(kill.notice, seq=receipts[n].seq))
         return receipts
 
     async def tell(self, notice: Notice) -> Outcome:
@@ -330,7 +339,14 @@ class Writing:
         if authority is None:
             return DONE
         kills = [Kill(notice)]
-        receipts = await self._answer(authority, kills, _queue(authority, kills))
+        key = notice.name if notice.owner is None else (notice.owner, notice.name)
+        place = (self._core.space(notice.namespace).number, key)
+        self._hearing.expect(place)
+        receipts: list[Receipt] | None = None
+        try:
+            receipts = await self._answer(authority, kills, _queue(authority, kills))
+        finally:
+            self._hearing.settle_told(place, receipts[0].seq if receipts else 0)
         return DONE if receipts is not None else Outcome((authority.tier.kind,))
 
     def _tell(self, scope: str, names: Sequence[str]) -> None:
@@ -416,7 +432,9 @@ class Writing:
             )
         except asyncio.CancelledError:  # the event loop ends: the last tier has to have its share too
             for (lane, batch), waits in zip(lanes, last, strict=True):
-                if waits and not lane.owed:
+                if waits and lane.owed:
+                    lane.owe(batch)
+                elif waits:
                     lane.tier.take_over(batch)
             raise
         if True in last:

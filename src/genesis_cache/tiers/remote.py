@@ -142,10 +142,12 @@ class RemoteTier:
         finally:  # even where this is cancelled
             if follower is not None:
                 follower.stop()
-        if follower is not None:  # it writes what event loops that have ended left behind
-            await _within(follower.ended, 2 * self._timeout_s)
-        self._health.stop()
-        self._log = RemoteLog()
+        try:
+            if follower is not None:  # it writes what event loops that have ended left behind
+                await _within(follower.ended, 2 * self._timeout_s)
+        finally:
+            self._health.stop()
+            self._log = RemoteLog()
 
     async def _close_line(self, line: Line, here: asyncio.AbstractEventLoop) -> None:
         """Close an event loop's connections on that loop, if it still runs."""
