@@ -161,12 +161,14 @@ async def test_who_is_cut_off_when_it_starts_hears_later(own_redis: RedisServer)
                 await until(lambda: cache.peek("shared") is None, "the deletion is heard")
 
 
-@pytest.mark.parametrize("server", ["redis_url", "postgres_url"])
-async def test_new_times_never_bring_back_an_old_value(
-    server: str, cache_name: str, request: pytest.FixtureRequest
-) -> None:
+@pytest.fixture(params=["redis_url", "postgres_url"])
+def url(request: pytest.FixtureRequest) -> str:
+    """Either server."""
+    return str(request.getfixturevalue(request.param))
+
+
+async def test_new_times_never_bring_back_an_old_value(url: str, cache_name: str) -> None:
     """`touch` and `expire` of a key that another process has just deleted or set anew leave that as it is."""
-    url = request.getfixturevalue(server)
 
     def process() -> Cache:
         return Cache.from_url("memory://", url, name=cache_name)
@@ -204,7 +206,7 @@ async def test_a_touched_value_stays_near(redis_url: str, cache_name: str) -> No
 
 
 async def test_who_leaves_in_the_middle_of_an_invalidation_flushes_nothing(redis_url: str, cache_name: str) -> None:
-    """A caller of `delete_by_tag` that is cancelled takes nothing back, and costs no other entry its place in memory."""
+    """A caller of `delete_by_tag` that is cancelled takes nothing back, and costs no other entry its place near."""
     async with (
         Cache.from_url("memory://", redis_url, name=cache_name) as cache,
         Cache.from_url("memory://", redis_url, name=cache_name) as other,

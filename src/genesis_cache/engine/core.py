@@ -39,11 +39,12 @@ class Lane:
     changes are on their way to it behind their callers, reads of their keys are answered from the changes.
     """
 
-    __slots__ = ("_wall", "_way", "floor", "get", "kills", "label", "meter", "reads", "removes", "tier")
+    __slots__ = ("_debtors", "_wall", "_way", "floor", "get", "kills", "label", "meter", "reads", "removes", "tier")
 
-    def __init__(self, label: str, tier: Tier, wall: Callable[[], float]) -> None:
+    def __init__(self, label: str, tier: Tier, wall: Callable[[], float], debtors: "set[Lane]") -> None:
         self.label = label
         self.tier = tier
+        self._debtors = debtors
         self._wall = wall
         self._way: dict[bytes, Change] = {}
         self.meter = LayerMeter()
@@ -105,6 +106,10 @@ class Lane:
         return [self._on_way(address) if address.digest in self._way else next(rest) for address in addresses]
 
     def _route(self) -> None:
+        if self.removes:
+            self._debtors.add(self)
+        else:
+            self._debtors.discard(self)
         self.get = _nothing if self.owed else self._first_on_way if self._way else self.tier.get
 
     def _first_on_way(self, address: Address) -> Buffer | Awaitable[Answer] | None:
@@ -182,7 +187,11 @@ class Core:
         self.memory = memory
         labels = [f"l{n}" for n in range(1, len(far) + 2)]
         self.near_label = labels.pop(near_position) if memory is not None else ""
-        self.lanes = tuple(Lane(label, tier, clock.wall) for label, tier in zip(labels, far, strict=False))
+        self.debtors: set[Lane] = set()
+        """The tiers that are owed the removal of some key."""
+        self.lanes = tuple(
+            Lane(label, tier, clock.wall, self.debtors) for label, tier in zip(labels, far, strict=False)
+        )
         self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
         self.authority = _authority(self.lanes)
         self.near_meter = memory.meter if memory is not None else LayerMeter()
@@ -242,6 +251,10 @@ class Core:
         if record.seq > given:
             record = msgspec.structs.replace(record, seq=given)
         return self.codec.encode(record)
+
+    def is_owed(self, address: Address) -> bool:
+        """Whether a tier is still owed the removal of this key: others may have brought the old value from there."""
+        return any(address.digest in lane.removes for lane in self.debtors)
 
     def require_open(self) -> None:
         """`CacheClosed` on a cache that was closed."""

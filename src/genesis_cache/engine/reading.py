@@ -174,7 +174,7 @@ class Reading:
             record = core.codec.decode(answer, address)
             if record is None or record.isolate or record.epoch != core.log_epoch or record.seq < lane.floor:
                 return Waiting(n, None)  # undecodable, or of an older log: for the road that can tell them apart
-            if core.is_cut_off or (
+            if (core.is_cut_off or core.debtors) or (
                 record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq)
             ):
                 return Waiting(n, None)
@@ -225,7 +225,7 @@ class Reading:
                     record is not None
                     and not record.isolate
                     and record.epoch == core.log_epoch
-                    and not core.is_cut_off
+                    and not (core.is_cut_off or core.debtors)
                     and (
                         record.seq >= floors.top or not floors.killer(view.reach, address.key, record.tags, record.seq)
                     )
@@ -330,7 +330,7 @@ class Reading:
         if record is None:
             lane.meter.errors += 1
             return None
-        if record.epoch != core.log_epoch or record.seq < lane.floor:
+        if record.epoch != core.log_epoch or record.seq < lane.floor or (core.debtors and core.is_owed(address)):
             return None
         if core.is_cut_off and (core.is_deaf or record.sensitive):
             return None
