@@ -159,3 +159,80 @@ async def test_who_is_cut_off_when_it_starts_hears_later(own_redis: RedisServer)
                 assert await other.get("shared") == 1
                 await other.delete("shared")
                 await until(lambda: cache.peek("shared") is None, "the deletion is heard")
+
+
+@pytest.mark.parametrize("server", ["redis_url", "postgres_url"])
+async def test_new_times_never_bring_back_an_old_value(
+    server: str, cache_name: str, request: pytest.FixtureRequest
+) -> None:
+    """`touch` and `expire` of a key that another process has just deleted or set anew leave that as it is."""
+    url = request.getfixturevalue(server)
+
+    def process() -> Cache:
+        return Cache.from_url("memory://", url, name=cache_name)
+
+    async with process() as a, process() as b, Cache.from_url(url, name=cache_name) as stored:
+        for n in range(12):
+            await a.set(f"deleted {n}", "old", ttl=60)
+            await a.set(f"set {n}", "old", ttl=60, stale_if_error=60)
+            assert await a.get(f"deleted {n}") == await a.get(f"set {n}") == "old"
+            await b.delete(f"deleted {n}")
+            await a.touch(f"deleted {n}", 500)
+            await b.set(f"set {n}", "new", ttl=60, stale_if_error=60)
+            await (a.expire(f"set {n}") if n % 2 else a.touch(f"set {n}", 500))
+        await asyncio.sleep(0.1)
+        for n in range(12):
+            assert await stored.get(f"deleted {n}", allow_stale=True) is None
+            assert await stored.get(f"set {n}", allow_stale=True) in ("new", None)
+
+
+async def test_a_touched_value_stays_near(redis_url: str, cache_name: str) -> None:
+    """New times leave the copy in memory where it is, also of a value that memory alone has."""
+    async with Cache.from_url("memory://", redis_url, name=cache_name) as cache:
+        await cache.set("shared", 1, ttl=60)
+        await cache.set("near only", 2, ttl=60, tiers=["memory"])
+        assert await cache.touch("shared", 500)
+        assert await cache.touch("near only", 500)
+        tier = cache._engine.core.authority.tier
+        await until(lambda: tier.position().seq >= tier.seq(), "the process has heard what it told")
+        cache._engine.hearing.listen()
+        assert (cache.peek("shared"), cache.peek("near only")) == (1, 2)
+        for key in ("shared", "near only"):
+            (near, *_) = (await cache.explain(key)).tiers
+            assert near.ttl_left is not None
+            assert near.ttl_left > 60
+
+
+async def test_who_leaves_in_the_middle_of_an_invalidation_flushes_nothing(redis_url: str, cache_name: str) -> None:
+    """A caller of `delete_by_tag` that is cancelled takes nothing back, and costs no other entry its place in memory."""
+    async with (
+        Cache.from_url("memory://", redis_url, name=cache_name) as cache,
+        Cache.from_url("memory://", redis_url, name=cache_name) as other,
+    ):
+        await cache.set("tagged", 1, tags=["t"])
+        await cache.set_many({f"k{n}": n for n in range(50)})
+        leaving = asyncio.create_task(cache.delete_by_tag("t"))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await other.set("news", 1)
+        tier, told = cache._engine.core.authority.tier, other._engine.core.authority.tier
+        await until(lambda: tier.position().seq >= told.seq(), "the process has heard of the other's change")
+        cache._engine.hearing.listen()
+        assert [cache.peek(f"k{n}") for n in range(50)] == list(range(50))
+        assert await cache.get("tagged") is None
+        assert await other.get("tagged") is None
+
+
+@pytest.mark.parametrize("near", [True, False])
+async def test_a_plain_value_in_the_place_of_a_sealed_one(redis_url: str, cache_name: str, *, near: bool) -> None:
+    """Whoever can write to Redis but has no key cannot plant a value where only sealed ones belong."""
+    urls = ["memory://", redis_url] if near else [redis_url]
+    async with Cache.from_url(redis_url, name=cache_name) as stranger:
+        await stranger.set("k", "planted")
+        async with Cache.from_url(*urls, name=cache_name, encryption_keys=KEYS) as cache:
+            assert await cache.get_or_set("k", lambda: "real", sensitive=True) == "real"
+            assert await cache.get_or_set("k", lambda: "again", sensitive=True) == "real"
+        await stranger.namespace("secret").set("k", "planted")
+        async with Cache.from_url(*urls, name=cache_name, encryption_keys=KEYS) as cache:
+            assert await cache.namespace("secret", sensitive=True).get("k") is None

@@ -207,6 +207,7 @@ class Worker:
                     change.outcome = "hung"
                 else:
                     change.outcome = "ok" if told else "degraded"
+                    change.error = ",".join(getattr(told, "degraded", ()))
         except Exception:  # noqa: BLE001  # it is on record
             return
         self.figures.degraded += change.outcome == "degraded"

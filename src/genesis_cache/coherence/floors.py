@@ -46,15 +46,20 @@ class Floors:
     ``epoch`` is a new object each time something moved. ``given`` is the highest sequence that the log is known to have
     given. ``seq`` is what a load reads before it begins: the same, or more while this process has orders of its own
     that the log could not be told. ``top`` is the highest floor there is, so that what is not below it lives.
-    ``heard_until`` is the monotonic second until which all this may be taken as up to date.
+    ``generation`` counts resets, across which sequences cannot be compared. ``heard_until`` is the monotonic second
+    until which all this may be taken as up to date.
     """
 
-    __slots__ = ("_base", "_clears", "_patterns", "_tagged", "_tags", "epoch", "given", "heard_until", "seq", "top")
+    __slots__ = (
+        "_base", "_clears", "_patterns", "_tagged", "_tags",
+        "epoch", "generation", "given", "heard_until", "seq", "top",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.epoch: object = object()
         self.seq = 0
         self.given = 0
+        self.generation = 0
         self.heard_until = 0.0
         self.top = 0
         self._base = 0
@@ -119,6 +124,7 @@ class Floors:
 
     def reset(self, seq: int) -> None:
         """Everything with a lower sequence is dead: the log was lost, or what it said can no longer be told."""
+        self.generation += 1
         self.seq = self.given = self._base = self.top = seq
         self._tagged = 0
         self._clears.clear()

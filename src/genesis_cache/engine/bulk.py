@@ -88,7 +88,7 @@ class Bulk:
             for key, flight in flights.items():
                 old = stale.get(key)
                 outcome = await self._reading.leading.wait(view, flight, self._reading.patience(plan, old))
-                if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, outcome, joined):
+                if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, flight, outcome, joined):
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:
                     lost = True
@@ -121,9 +121,9 @@ class Bulk:
     def _join_or_lead(self, view: View, missing: Sequence[str], load: Load, plan: Plan) -> dict[str, Flight]:
         flights: dict[str, Flight] = {}
         mine: dict[str, Flight] = {}
-        now, position = self._core.clock.now(), self._reading.position()
+        now, position, generation = self._core.clock.now(), self._reading.position(), self._core.floors.generation
         for key in missing:
-            flight = Flight(position, now)
+            flight = Flight(position, now, generation)
             leading = view.space.flights.setdefault(view.map_key(key), flight)
             flights[key] = leading
             if leading is flight:

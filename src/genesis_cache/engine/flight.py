@@ -26,12 +26,16 @@ Outcome = Entry | BaseException | Lost
 
 
 class Flight:
-    """One load under way. ``since`` is the log's sequence read before it began."""
+    """One load under way. ``since`` is the log's sequence read before it began, ``generation`` that of the floors."""
 
-    __slots__ = ("_waiters", "abandoned", "address", "mates", "outcome", "placed", "since", "started", "task", "trace")
+    __slots__ = (
+        "_waiters", "abandoned", "address", "generation", "mates", "outcome", "placed", "since", "started", "task",
+        "trace",
+    )  # fmt: skip
 
-    def __init__(self, since: int, started: float) -> None:
+    def __init__(self, since: int, started: float, generation: int = 0) -> None:
         self.since = since
+        self.generation = generation
         self.started = started
         self.task: asyncio.Task[None] | None = None
         self.outcome: Outcome | None = None

@@ -30,6 +30,7 @@ class Hearing:
         "_local",
         "_news",
         "_own",
+        "_spared",
         "debtor",
         "interval_s",
         "keeper",
@@ -40,6 +41,8 @@ class Hearing:
         self._heard: Position | None = None
         self._news = False
         self._own: dict[int, None] = {}
+        self._spared: set[int] = set()
+        """Sequences of this process' own notices that its near copies outlive, until they are heard."""
         self._expected: dict[tuple[int, MapKey], list[int]] = {}
         authority = core.authority
         self._follows = authority.tier if authority is not None and authority.tier.is_shared else None
@@ -82,6 +85,11 @@ class Hearing:
         core.is_deaf = core.is_cut_off and core.settings.cache_on_partition is OnPartition.BYPASS
         return FOREVER if core.is_cut_off else proven_until
 
+    @property
+    def heard_seq(self) -> int:
+        """The sequence up to which everything was taken in."""
+        return 0 if self._heard is None else self._heard.seq
+
     def listen_far(self) -> None:
         """Before a far tier is read: as `listen`, unless the log makes itself heard, as at the last look near."""
         if self._follows is None:
@@ -114,6 +122,18 @@ class Hearing:
             del self._expected[key]
         return expected[1] <= seq
 
+    def settle_told(self, key: tuple[int, MapKey], seq: int) -> None:
+        """As `settle`, for a notice of this process that says nothing against its own near copy."""
+        heard = self._expected[key][1]
+        if not self.settle(key, seq):
+            self._core.fills.kill(key)
+            memory = self._core.memory
+            if memory is not None and (held := memory.get(*key)) is not None:
+                memory.drop(held, "invalidated")
+            self.outrun(key)
+        elif heard < seq:
+            self._spared.add(seq)
+
     def _catch_up(self, authority: Lane, position: Position) -> None:
         core, heard = self._core, self._heard
         known = heard is not None and heard.epoch == position.epoch and not core.floors.is_ahead
@@ -138,6 +158,7 @@ class Hearing:
         """The log is new to us, or no longer reaches back to where we were: nothing held before can be believed."""
         core = self._core
         core.fills.kill_all()
+        self._spared.clear()
         if core.memory is not None:
             core.memory.flush("invalidated")
         core.log_epoch = position.epoch
@@ -161,7 +182,8 @@ class Hearing:
         if notice.kind is not Kind.KEY:
             return
         space = core.spaces.get(notice.namespace)
-        if space is None:
+        if space is None or notice.seq in self._spared:
+            self._spared.discard(notice.seq)
             return
         key = notice.name if notice.owner is None else (notice.owner, notice.name)
         place = (space.number, key)

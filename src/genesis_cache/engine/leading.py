@@ -32,7 +32,8 @@ LOADER_THREADS = 4096  # at most; how many loads run at once is for the namespac
 _LOADING: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar("genesis_cache_loading", default=())
 """The loads that the running code is part of, outermost first."""
 
-Further = Callable[[View, Address], Awaitable[tuple[Entry | None, Verdict]]]
+Further = Callable[..., Awaitable[tuple[Entry | None, Verdict]]]
+"""As `Reading.further`."""
 
 
 class Job(msgspec.Struct, gc=False):
@@ -66,7 +67,7 @@ class Leading:
     def lead(self, job: Job) -> Flight:
         """The flight of a key: this job's, started now, unless one is under way."""
         core = self._core
-        flight = Flight(self._position(), core.clock.now())
+        flight = Flight(self._position(), core.clock.now(), core.floors.generation)
         flight.address = job.address
         leading = job.view.space.flights.setdefault(job.key, flight)
         if leading is flight:
@@ -143,7 +144,7 @@ class Leading:
             pause = min(pause * 1.5, LEASE_POLL_MOST_S)
         if job.force:
             return None
-        entry, verdict = await self._further(job.view, job.address)
+        entry, verdict = await self._further(job.view, job.address, sensitive=job.plan.sensitive)
         return entry if verdict is Verdict.FRESH else None
 
     async def _take(self, flight: Flight, address: Address, tier: Tier) -> bool:

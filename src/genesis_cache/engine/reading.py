@@ -123,6 +123,8 @@ class Reading:
                 return self.serve(view, key, entry)
             core.near_meter.misses += 1
         address = view.address(key)
+        if view.defaults.sensitive is True:
+            return await self._get_further(view, address, default, FROM_FIRST, allow_stale=allow_stale)
         if self._server is not None:
             record, found = await self._from_server(view, self._server, address)
             if record is not None:
@@ -132,13 +134,18 @@ class Reading:
             if type(now) is Record:
                 return now.value
             found = now if type(now) is Waiting else None
-        if found is None:
-            self.missed(view, key)
-            return default
-        entry, verdict = await self.further(view, address, found)
-        if entry is not None and (allow_stale or verdict in SERVED):
-            return own_value(entry)
-        self.missed(view, key)
+        return await self._get_further(view, address, default, found, allow_stale=allow_stale)
+
+    async def _get_further(
+        self, view: View, address: Address, default: object, found: Waiting | None, *, allow_stale: bool
+    ) -> object:
+        """As `get`, where the road that does not wait has ended; None where it has found nothing anywhere."""
+        if found is not None:
+            sensitive = view.defaults.sensitive is True
+            entry, verdict = await self.further(view, address, found, sensitive=sensitive)
+            if entry is not None and (allow_stale or verdict in SERVED):
+                return own_value(entry)
+        self.missed(view, address.key)
         return default
 
     def missed(self, view: View, key: str) -> None:
@@ -233,11 +240,12 @@ class Reading:
             core.fills.end()
 
     async def further(
-        self, view: View, address: Address, waiting: Waiting = FROM_FIRST
+        self, view: View, address: Address, waiting: Waiting = FROM_FIRST, *, sensitive: bool = False
     ) -> tuple[Entry | None, Verdict]:
         """The first living value below memory, promoted; a stale one only if no tier has a fresh one.
 
-        ``waiting`` is where `further_now` ended at this very moment: the tiers before it have nothing.
+        ``waiting`` is where `further_now` ended at this very moment: the tiers before it have nothing. ``sensitive``:
+        where there is a key to seal with, a value that is not sealed is not what this cache has stored there.
         """
         core = self._core
         if not core.lanes:
@@ -254,6 +262,9 @@ class Reading:
                 asked = None
                 record = self.accept(view, lane, answer, address)
                 lane.meter.latency.add(time.perf_counter() - started)
+                if record is not None and sensitive and core.codec.can_seal and not record.sensitive:
+                    lane.meter.errors += 1
+                    record = None
                 if record is not None and answer is not None and remaining(record, core.clock.wall()) > 0:
                     if above:
                         self._writing.raise_up(record, answer, above)
@@ -334,7 +345,7 @@ class Reading:
         if not self._core.opened:
             await self.open()
         while True:
-            entry, verdict = self.near(view, key)
+            entry, verdict = self._near_by_plan(view, key, plan)
             if verdict is Verdict.FRESH and entry is not None:
                 return self.serve(view, key, entry)
             if entry is None:
@@ -349,14 +360,18 @@ class Reading:
             outcome = await self.leading.wait(view, flight, self.patience(plan, stale))
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, outcome, joined):
+                if not self.killed_since(view, key, flight, outcome, joined):
                     return own_value(outcome)
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, stale, plan)
 
-    def _is_trusted(self, entry: Entry) -> bool:
-        """Whether a value that has to be sealed was: a plain one in its place is not what this cache stored there."""
-        return not self._core.codec.can_seal or (entry.extra is not None and entry.extra.sensitive)
+    def _near_by_plan(self, view: View, key: str, plan: Plan) -> tuple[Entry | None, Verdict]:
+        """As `near`; a value that should have been sealed and was not came from somebody else's hand."""
+        entry, verdict = self.near(view, key)
+        if entry is not None and plan.sensitive and self._core.codec.can_seal:
+            is_sealed = entry.extra is not None and entry.extra.sensitive
+            return (entry, verdict) if is_sealed else (None, Verdict.GONE)
+        return entry, verdict
 
     async def _first_look_further(self, view: View, key: str, plan: Plan) -> tuple[Entry | None, Verdict]:
         core = self._core
@@ -366,11 +381,9 @@ class Reading:
         if view.map_key(key) in view.space.flights or not core.lanes:
             return None, Verdict.GONE
         started = time.perf_counter()
-        entry, verdict = await self.further(view, address)
+        entry, verdict = await self.further(view, address, sensitive=plan.sensitive)
         if entry is None:
             return self.near(view, key)  # it may have been loaded while this call waited
-        if plan.sensitive and not self._is_trusted(entry):
-            return None, Verdict.GONE
         core.latency.add(time.perf_counter() - started)
         return entry, verdict
 
@@ -396,7 +409,7 @@ class Reading:
                 flight = self.leading.lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
             outcome = await self.leading.wait(view, flight, plan.hard_timeout)
             if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, outcome, joined):
+                if not self.killed_since(view, key, flight, outcome, joined):
                     return own_value(outcome)
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, None, plan)
@@ -452,10 +465,12 @@ class Reading:
         limits = (plan.hard_timeout, plan.soft_timeout if stale is not None else None)
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def killed_since(self, view: View, key: str, entry: Entry, joined: int) -> bool:
+    def killed_since(self, view: View, key: str, flight: Flight, entry: Entry, joined: int) -> bool:
         """Whether the value may have been invalidated after its load began and before this caller asked for it."""
         if entry.seq >= joined:
             return False
+        if flight.generation != self._core.floors.generation:
+            return True  # what killed it may have been forgotten since
         # The highest killer may be younger than the call and hide one that is not, so any of them counts.
         return bool(self._core.floors.killer(view.reach, key, tags_of(entry), entry.seq))
 

@@ -315,14 +315,39 @@ class Writing:
         self.position()
         for kill in kills:
             self._core.floors.foresee(kill.notice)
+        order: asyncio.Task[Any] = self._background.spawn(self._order(authority, kills))
+        receipts: list[Receipt] | None = await asyncio.shield(order)  # who leaves takes nothing back
+        return receipts
+
+    async def _order(self, authority: Lane, kills: Sequence[Kill]) -> list[Receipt] | None:
+        """Tell the log; what it could not be told beats everything here until it can."""
+        floors = self._core.floors
         receipts: list[Receipt] | None = None
         try:
-            receipts = await self._answer(authority, kills, None if authority.owed else authority.tier.commit(kills))
+            receipts = await self._answer(authority, kills, _queue(authority, kills))
         finally:
-            if receipts is None:
-                for kill in kills:
-                    self._core.floors.overrule(kill.notice)
+            for n, kill in enumerate(kills):
+                if receipts is None:
+                    floors.overrule(kill.notice)
+                else:
+                    floors.apply(msgspec.structs.replace(kill.notice, seq=receipts[n].seq))
         return receipts
+
+    async def tell(self, notice: Notice) -> Outcome:
+        """Have the others forget their copies of a key, whose stored value has changed in a way that kills nothing."""
+        authority = self._core.authority
+        if authority is None:
+            return DONE
+        kills = [Kill(notice)]
+        key = notice.name if notice.owner is None else (notice.owner, notice.name)
+        place = (self._core.space(notice.namespace).number, key)
+        self._hearing.expect(place)
+        receipts: list[Receipt] | None = None
+        try:
+            receipts = await self._answer(authority, kills, _queue(authority, kills))
+        finally:
+            self._hearing.settle_told(place, receipts[0].seq if receipts else 0)
+        return DONE if receipts is not None else Outcome((authority.tier.kind,))
 
     def _tell(self, scope: str, names: Sequence[str]) -> None:
         if self._core.events.wants("invalidate"):
@@ -397,13 +422,21 @@ class Writing:
             return [await self._answer(lane, batch, _queue(lane, batch), behind=behind)]
         last = [lane is authority and lane.tier.is_shared for lane, _ in lanes]
         queued = [None if waits else _queue(*one) for one, waits in zip(lanes, last, strict=True)]
-        answers = await asyncio.gather(
-            *(
-                self._answer(lane, batch, one, behind=behind)
-                for (lane, batch), one, waits in zip(lanes, queued, last, strict=True)
-                if not waits
+        try:
+            answers = await asyncio.gather(
+                *(
+                    self._answer(lane, batch, one, behind=behind)
+                    for (lane, batch), one, waits in zip(lanes, queued, last, strict=True)
+                    if not waits
+                )
             )
-        )
+        except asyncio.CancelledError:  # the event loop ends: the last tier has to have its share too
+            for (lane, batch), waits in zip(lanes, last, strict=True):
+                if waits and lane.owed:
+                    lane.owe(batch)
+                elif waits:
+                    lane.tier.take_over(batch)
+            raise
         if True in last:
             lane, batch = lanes[last.index(True)]
             answers.insert(last.index(True), await self._answer(lane, batch, _queue(lane, batch), behind=behind))

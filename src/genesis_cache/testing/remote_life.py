@@ -78,11 +78,12 @@ class EpochContract(RemoteHouse):
             assert await store.follow(known, 0.01) is None
 
     async def test_changes_after_an_emptied_server_are_told_in_the_new_log(self) -> None:
-        """A change that finds the server empty makes the new log itself, and says which."""
+        """A change on a server that lost everything says which log it is in; it may be refused until that is joined."""
         one = await self.opened()
         await self.commit(one, self.put("a", b"1"))
         known = await self.position(one)
         await self.lose_everything()
+        await self.again(lambda: one.join(known))
         committed = await self.again(lambda: one.commit([Remove(self.address("a"))], known.epoch))
         position = await self.position(one)
         assert committed.epoch == position.epoch != known.epoch

@@ -65,7 +65,7 @@ class Remove(msgspec.Struct, frozen=True, gc=False):
 
 
 class Kill(msgspec.Struct, frozen=True, gc=False):
-    """Append a TAG, PATTERN or CLEAR notice: no scan, no entry is touched."""
+    """Append a notice: no scan, no entry is touched. TAG, PATTERN and CLEAR leave a floor, KEY is only told."""
 
     notice: Notice
 
@@ -204,6 +204,9 @@ class Tier(Protocol):
 
     def commit(self, changes: Sequence[Change]) -> Awaitable[list[Receipt] | None]:
         """Queue changes for this loop tick's batch; the receipts, or None where the tier is down and they are owed."""
+
+    def take_over(self, changes: Sequence[Change]) -> None:
+        """Write these whatever becomes of the caller's event loop, which ends; nobody hears what came of it."""
 
     def commit_now(self, changes: Sequence[Change]) -> list[Receipt] | None:
         """Apply one small change without waiting if that is possible at this moment, else None."""

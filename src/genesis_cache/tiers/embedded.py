@@ -258,6 +258,11 @@ class StoreTier:
             loop.call_soon(self._wake, lane)
         return future
 
+    def take_over(self, changes: Sequence[Change]) -> None:
+        """As `Tier.take_over`."""
+        if self._takes_changes() and self._queue.put(changes, None, SyncReply()):
+            self._writer.post(self._drain)
+
     def commit_sync(self, changes: Sequence[Change]) -> Receipts:
         """As `commit` for a thread without an event loop: waits, and writes by itself where nothing is queued."""
         if not self._queue and self._turn.acquire(blocking=False):

@@ -140,12 +140,14 @@ class RemoteTier:
         try:
             await asyncio.gather(*(self._close_line(line, here) for line in lines.values()))
         finally:  # even where this is cancelled
-            self._health.stop()
             if follower is not None:
                 follower.stop()
-        if follower is not None:
-            await _within(follower.ended, 2 * self._timeout_s)
-        self._log = RemoteLog()
+        try:
+            if follower is not None:  # it writes what event loops that have ended left behind
+                await _within(follower.ended, 2 * self._timeout_s)
+        finally:
+            self._health.stop()
+            self._log = RemoteLog()
 
     async def _close_line(self, line: Line, here: asyncio.AbstractEventLoop) -> None:
         """Close an event loop's connections on that loop, if it still runs."""
@@ -249,6 +251,11 @@ class RemoteTier:
         owed: Waiting = asyncio.get_running_loop().create_future()
         owed.set_result(None)
         return owed
+
+    def take_over(self, changes: Sequence[Change]) -> None:
+        """As `Tier.take_over`: the tier's own thread writes them."""
+        if self._wanted:
+            self._following().adopt(changes)
 
     def commit_now(self, changes: Sequence[Change]) -> Receipts:  # noqa: ARG002  # no server answers without waiting
         """As `Tier.commit_now`: never possible."""
@@ -405,6 +412,8 @@ class RemoteTier:
         for line in self._lines.values():
             if not line.loop.is_running():
                 line.abandon()
+            elif line.loop is not _running_loop():
+                _close_there(line)
         if self._follower is not None:
             self._follower.stop()
             self._follower.join(_EXIT_PATIENCE_S)
@@ -436,10 +445,24 @@ def _let_go(follower: Follower, lines: dict[asyncio.AbstractEventLoop, Line]) ->
     """The tier was collected without being closed."""
     for loop, line in lines.items():
         if loop.is_running():
-            tell_loop(loop, line.close_soon)
+            _close_there(line)
         else:
             line.abandon()
     follower.stop()
+
+
+def _close_there(line: Line) -> "concurrent.futures.Future[None] | None":
+    """Have the connections of an event loop closed on that loop, which runs on another thread."""
+    closing = line.close(_EXIT_PATIENCE_S)
+    try:
+        leaving = asyncio.run_coroutine_threadsafe(closing, line.loop)
+    except RuntimeError:  # it ended just now
+        closing.close()
+        line.abandon()
+        return None
+    _leaving.add(leaving)
+    leaving.add_done_callback(_leaving.discard)
+    return leaving
 
 
 def _after_a_turn() -> asyncio.Future[Answer] | None:
@@ -461,6 +484,7 @@ def _nothing() -> None:
 
 
 _tiers: "weakref.WeakSet[RemoteTier]" = weakref.WeakSet()
+_leaving: "set[concurrent.futures.Future[None]]" = set()  # connections that are being closed on other threads
 _inherited: list[object] = []  # event loops and connections of a parent, which must not be closed here
 
 
@@ -473,6 +497,7 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     for tier in list(_tiers):
         tier._finish()  # noqa: SLF001  # the same module
+    concurrent.futures.wait(list(_leaving), _EXIT_PATIENCE_S)
 
 
 if hasattr(os, "register_at_fork"):

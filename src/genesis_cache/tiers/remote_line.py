@@ -52,10 +52,6 @@ class Line:
                 await self.commits.close()
         await self._link.close()
 
-    def close_soon(self) -> None:
-        """Let go of the connections, on the event loop itself."""
-        self._link.spawn(self._link.closed())
-
     def abandon(self) -> None:
         """The event loop has ended: others write what it left, and its connections are dropped."""
         self.commits.abandon()

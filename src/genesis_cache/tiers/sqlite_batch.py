@@ -205,7 +205,8 @@ class Batch:
 
     def _kill(self, notice: Notice) -> Receipt:
         seq = self._append(name := name_of(notice), notice.origin)
-        self.floors[name] = name, seq, checksum_of(name, seq)
+        if notice.kind is not Kind.KEY:
+            self.floors[name] = name, seq, checksum_of(name, seq)
         if notice.kind is Kind.CLEAR and not notice.namespace and notice.owner is None:
             self._books.cleared = seq
         return Receipt(seq)

@@ -98,6 +98,9 @@ class Batch:
 
     def _kill(self, notice: Notice) -> None:
         self._tell(notice)
+        if notice.kind is Kind.KEY:
+            self._lines.append((self.told, 0))
+            return
         name = notice_name(notice)
         self.floors[name] = self.told
         if name == CLEAR_ALL:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import asyncpg
 
+from genesis_cache.tiers.forgotten import keep_for_ever
 from genesis_cache.tiers.postgres.faults import Failures, is_lost
 from genesis_cache.tiers.postgres.place import Place
 
@@ -158,7 +159,7 @@ class OwnLinks:
         """As `Links.forget`."""
         for connection in (*self._free, *self._used):
             abandon(connection)
-        _abandoned.extend(self._making)
+        keep_for_ever(*self._making)
         self._free = []
         self._used = set()
         self._making = set()
@@ -273,7 +274,4 @@ def abandon(connection: Connection) -> None:
             os.dup2(silence, descriptor, inheritable=False)
         finally:
             os.close(silence)
-    _abandoned.append(connection)
-
-
-_abandoned: list[object] = []
+    keep_for_ever(connection)

@@ -55,7 +55,7 @@ for i = 7, #ARGV, 2 do
     if ARGV[i] == '6' then
         redis.call('UNLINK', floors)
     end
-    if ARGV[i] >= '5' then
+    if ARGV[i] == '5' or ARGV[i] == '6' then
         redis.call('HSET', floors, ARGV[i + 1], struct.pack('>I8', seq) .. ARGV[3])
     end
 end

@@ -30,7 +30,7 @@ _VERSION_ZERO = 2**63  # versions are stored from 0 up, so that bytes compare as
 _U64 = Struct(">Q")
 _REFUSED = Receipt(0, refused=True)
 _DONE = Receipt()
-_SET, _FILL, _REMOVE, _DROP, _KILL, _KILL_ALL = range(1, 7)
+_SET, _FILL, _REMOVE, _DROP, _KILL, _KILL_ALL, _TELL = range(1, 8)
 
 
 class Line(NamedTuple):
@@ -95,7 +95,8 @@ class Packer:
         if isinstance(change, Kill):
             notice = change.notice
             is_all = notice.kind is Kind.CLEAR and not notice.namespace and notice.owner is None
-            meta = _META.pack(_KILL_ALL if is_all else _KILL, 0, 0, 0, 0, 0)
+            op = _TELL if notice.kind is Kind.KEY else _KILL_ALL if is_all else _KILL
+            meta = _META.pack(op, 0, 0, 0, 0, 0)
             return Line(self._names.floors, meta, notice_name(notice), b"", None)
         digest = change.address.digest
         key, mark = self._names.value_of(digest), self._names.mark_at(digest)

@@ -15,6 +15,7 @@ from redis.asyncio import connection as clients
 from redis.exceptions import InvalidResponse, RedisError, ResponseError
 from redis.exceptions import TimeoutError as ClientTimeoutError
 
+from genesis_cache.tiers.forgotten import keep_for_ever
 from genesis_cache.tiers.redis.known import Who, info_of, who_of
 from genesis_cache.tiers.redis.outage import LEAST_VERSION, ConnectionLost, ReplyError
 from genesis_cache.tiers.redis.place import Host, Place
@@ -117,7 +118,7 @@ class Connection:
         if forked or finish is None:
             self._is_over = True
             _lead_nowhere(transport)
-            _abandoned.append(self._raw)
+            keep_for_ever(self._raw, transport)
             return
         for end in (self.abort, lambda: finish(None), self._raw._close):  # noqa: SLF001  # as in `abort`
             with contextlib.suppress(RuntimeError):  # all tell the loop, which does not listen any more
@@ -128,10 +129,6 @@ class Connection:
             return TimeoutError()
         failure = _meaning(error)
         return failure if isinstance(failure, ReplyError | ConnectionLost) else ConnectionLost(f"closed it: {failure}")
-
-
-_abandoned: list[object] = []
-"""Connections of a parent's loop: kept, because their end would be told to what that loop waits on."""
 
 
 def _innermost(transport: asyncio.BaseTransport) -> object:

@@ -133,7 +133,7 @@ for i = 6, #KEYS do
             receipts[i - 5] = seq
             if op < 5 then
                 redis.call('SETRANGE', marks, mark, struct.pack('>I8', seq))
-            else
+            elseif op < 7 then
                 redis.call('HSET', floors, ARGV[at + 1], struct.pack('>I8', seq) .. ARGV[3])
             end
         end
