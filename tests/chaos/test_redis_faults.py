@@ -39,21 +39,26 @@ def _no_password(server: RedisServer) -> None:
     server.password = None
 
 
-def _few_clients(server: RedisServer) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), 5) as connection:  # a second one would be refused
-        connection.sendall(b"CONFIG SET maxclients 1\r\nCLIENT KILL TYPE normal SKIPME yes\r\n")
-        while b":" not in connection.recv(1000):
-            pass
+class _Held:
+    """A connection that was there before no more were taken."""
 
+    connection: socket.socket
 
-def _many_clients(server: RedisServer) -> None:
-    while True:
-        try:
-            server.ask("CONFIG", "SET", "maxclients", 1000)
-        except (RedisError, OSError, EOFError):
-            continue
-        else:
-            return
+    @classmethod
+    def few_clients(cls, server: RedisServer) -> None:
+        cls.connection = socket.create_connection(("127.0.0.1", server.port), 5)
+        cls._say(b"CONFIG SET maxclients 1")
+        cls._say(b"CLIENT KILL TYPE normal SKIPME yes")
+
+    @classmethod
+    def many_clients(cls, _: RedisServer) -> None:
+        cls._say(b"CONFIG SET maxclients 1000")
+        cls.connection.close()
+
+    @classmethod
+    def _say(cls, words: bytes) -> None:
+        cls.connection.sendall(words + b"\r\n")
+        assert cls.connection.recv(1000)[:1] in b"+:"
 
 
 def _busy(server: RedisServer) -> None:
@@ -108,7 +113,7 @@ HARMS = {
         lambda server: server.ask("CONFIG", "SET", "maxmemory", 0),
     ),
     "asking for a password": Harm(_ask_for_password, _no_password),
-    "with too many clients": Harm(_few_clients, _many_clients),
+    "with too many clients": Harm(_Held.few_clients, _Held.many_clients),
     "busy with a script": Harm(_busy, lambda server: server.ask("SCRIPT", "KILL")),
     "evicting everything": Harm(
         lambda server: (

@@ -29,6 +29,7 @@ class Traffic:
         self.truth = dict.fromkeys(KEYS, 0)
         self.floor = dict.fromkeys(KEYS, 0)
         """The version that a read which begins now must find, or a younger one."""
+        self._by = dict.fromkeys(KEYS, "")
         self._locks = {key: asyncio.Lock() for key in KEYS}
         self._stopped = False
         self._dice = random.Random(seed)
@@ -61,7 +62,7 @@ class Traffic:
         if not isinstance(value, dict) or value.get("key") != key:
             self.faults.append(f"{what} of {key} gave {value!r:.200}")
         elif value["version"] < floor:
-            self.faults.append(f"{what} of {key} gave version {value['version']}, and {floor} was known")
+            self.faults.append(f"{what} of {key} gave version {value['version']}, and {floor} was known ({self._by[key]})")
 
     async def load(self, key: str) -> dict[str, object]:
         """What the database says."""
@@ -96,15 +97,15 @@ class Traffic:
             self.verify(found, value, floors[found], "get_or_set_many")
 
     async def _set(self, key: str) -> None:
-        async with self._changed([key]):
+        async with self._changed([key], "set"):
             await self.cache.set(key, _named(key, self.truth[key]), ttl=60, tags=[_tag(key)])
 
     async def _set_many(self, key: str) -> None:
-        async with self._changed(KEYS[:4]):
+        async with self._changed(KEYS[:4], "set_many"):
             await self.cache.set_many({one: _named(one, self.truth[one]) for one in KEYS[:4]}, ttl=60)
 
     async def _delete(self, key: str) -> None:
-        async with self._changed([key]):
+        async with self._changed([key], "delete"):
             await self.cache.delete(key)
 
     async def _delete_by_tag(self, key: str) -> None:
@@ -112,11 +113,11 @@ class Traffic:
             await self.cache.delete_by_tag(_tag(key))
 
     async def _delete_by_pattern(self, key: str) -> None:
-        async with self._changed([one for one in KEYS if one.startswith("k1")]):
+        async with self._changed([one for one in KEYS if one.startswith("k1")], "delete_by_pattern"):
             await self.cache.delete_by_pattern("k1*")
 
     async def _clear(self, key: str) -> None:
-        async with self._changed(KEYS):
+        async with self._changed(KEYS, "clear"):
             await self.cache.clear()
 
     async def _touch(self, key: str) -> None:
@@ -126,7 +127,7 @@ class Traffic:
         await self.cache.explain(key)
 
     @contextlib.asynccontextmanager
-    async def _changed(self, keys: Sequence[str]) -> AsyncIterator[None]:
+    async def _changed(self, keys: Sequence[str], what: str) -> AsyncIterator[None]:
         """The truth changes, the cache is told, and from then on readers may know."""
         async with contextlib.AsyncExitStack() as stack:
             for key in sorted(keys):
@@ -136,6 +137,7 @@ class Traffic:
             versions = {key: self.truth[key] for key in keys}
             yield
             self.floor.update(versions)
+            self._by.update(dict.fromkeys(keys, what))
 
 
 @contextlib.asynccontextmanager
