@@ -150,6 +150,13 @@ def test_an_unquoted_character_in_a_password_is_refused(scheme: str, character: 
         "memory://u:hunter2@h",
         "redis://u:a@hunter2@h",
         "redis://u:hun#hunter2@h",
+        "rediss://hunter2@host/0",
+        "redis+sentinel://hunter2@host/m",
+        "tape://hunter2@host",
+        "postgresql://u%3Ahunter2@host/db",
+        "postgresql://u%3ahunter2@host/db",
+        "postgresql://a@hunter2@host/db",
+        "postgresql://a/hunter2@host/db",
     ],
 )
 def test_no_secret_is_shown(url: str) -> None:
@@ -179,6 +186,10 @@ def test_no_secret_is_shown(url: str) -> None:
         ("sqlite:///me@home/x.db", "sqlite:///me@home/x.db"),
         ("redis:///run/redis.sock", "redis:///run/redis.sock"),
         ("postgresql://h:5432/x?sslmode=require", "postgresql://h:5432/x?sslmode=require"),
+        ("postgresql://postgres@host/db", "postgresql://postgres@host/db"),
+        ("postgres://me%40corp@h:5432/x", "postgres://me%40corp@h:5432/x"),
+        ("POSTGRESQL://cache-user@/x", "POSTGRESQL://cache-user@/x"),
+        ("redis://word@host", "redis://:***@host"),
     ],
 )
 def test_the_rest_is_shown(url: str, shown: str) -> None:

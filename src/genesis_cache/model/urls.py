@@ -37,6 +37,7 @@ _SECRET = re.compile(
     r"(?<=[?&])(?P<name>[^=&#]*(?:pass(?:w(?:or)?d|phrase)|pwd|token|secret|credentials?|url|%)[^=&#]*=)[^&#]*",
     re.IGNORECASE,
 )
+_USER = re.compile(r"(?:[\w.+~-]|%(?!3[Aa])[0-9A-Fa-f]{2})+")  # and nothing behind a colon, quoted or not
 _NO_PORT = re.compile(r"(\[[^\]]*\])|:(?!\d{0,5}(?:,|$))[^,]*")
 
 
@@ -118,7 +119,8 @@ def masked(url: str) -> str:
     """A URL fit to be shown: its password, and any parameter that may hold one, replaced by ``***``.
 
     Works on text alone, because a URL that cannot be read may still hold a secret: with a password that has an
-    unquoted ``@ / ?`` or ``#`` in it, or stands where a port should, too much is hidden rather than too little.
+    unquoted ``@ / ?`` or ``#`` in it, or stands where a port should, too much is hidden rather than too little. A lone
+    word before the host of a database is its user, and shown; before that of a Redis it may be a token, and is not.
     """
     scheme, colon, rest = url.partition("://")
     if not colon:
@@ -128,7 +130,9 @@ def masked(url: str) -> str:
     if "@" in head:
         credentials, _, place = head.rpartition("@")
         user, colon, _ = credentials.partition(":")
-        head = f"{user if colon else ''}:***@{place if is_file else _without_bad_ports(place)}"  # a lone word: a token?
+        is_user = not colon and scheme.lower() in POSTGRES_SCHEMES and _USER.fullmatch(user)
+        shown = user if is_user else f"{user if colon else ''}:***"  # elsewhere a lone word may be a token
+        head = f"{shown}@{place if is_file else _without_bad_ports(place)}"
     elif not is_file:
         head = _without_bad_ports(head)
     return f"{scheme}://{_SECRET.sub(_hidden, head + tail)}"

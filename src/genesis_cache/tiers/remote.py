@@ -316,17 +316,16 @@ class RemoteTier:
     # -- upkeep and figures -------------------------------------------------------------------------------------
 
     async def sweep(self, budget_s: float) -> int:
-        """As `Tier.sweep`; 0 where the server cannot be swept now."""
+        """As `Tier.sweep`; 0 where the server cannot be swept now.
+
+        A sweep that lasts longer than a call may, because the size has to come down, goes on behind its caller.
+        """
         if not self._wanted or self._health.reads_down:
             return 0
-        follower = self._following()
         try:
-            removed = await follower.ask(lambda store: store.sweep(budget_s), budget_s + self._timeout_s)
-            await follower.ask(lambda _: follower.refresh(), self._timeout_s)
-        except Exception:  # noqa: BLE001  # the next sweep goes on where this one ended
-            self._health.errors += 1
+            return await self._following().sweep(budget_s, budget_s + self._timeout_s)
+        except Unanswered:
             return 0
-        return removed
 
     async def scan(self, limit: int) -> list[Found]:
         """As `Tier.scan`."""

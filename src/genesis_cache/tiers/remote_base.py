@@ -14,13 +14,20 @@ from genesis_cache.model.keys import Address
 from genesis_cache.model.notice import Notice, Position
 from genesis_cache.tiers.base import Buffer, Change, Found, Receipt, StoreError, StoreStats
 
-__all__ = ["Committed", "Joined", "Outage", "RemoteStore"]
+__all__ = ["Committed", "Cut", "Joined", "Outage", "RemoteStore"]
 
 
 class Outage(StoreError):
     """A server cannot serve now. The message is one plain sentence for the owner of the cache, without secrets.
 
     Refused or lost connections, a wrong version or role, NOAUTH, OOM, READONLY, LOADING: all of them.
+    """
+
+
+class Cut(Outage):
+    """The connection ended in the middle of a call: what became of it is not known, and the server may well be there.
+
+    A load balancer, an administrator or a restarted proxy ends single connections; only what fails again is down.
     """
 
 

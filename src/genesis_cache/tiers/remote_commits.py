@@ -7,7 +7,7 @@ from itertools import chain, islice
 
 from genesis_cache.tiers.base import Change, Put, StoreError
 from genesis_cache.tiers.commit_queue import MAX_QUEUED_BYTES, Receipts, Waiting
-from genesis_cache.tiers.remote_base import Committed, RemoteStore
+from genesis_cache.tiers.remote_base import Committed, Cut, RemoteStore
 from genesis_cache.tiers.remote_health import Health, Unanswered
 from genesis_cache.tiers.remote_link import Link
 from genesis_cache.tiers.remote_log import RemoteLog
@@ -15,6 +15,7 @@ from genesis_cache.tiers.remote_log import RemoteLog
 MAX_BATCH = 4096
 """Changes given to a store at once."""
 
+_CUTS = 2  # of the connection in a row, in the middle of a call, that are an outage
 _CHANGE_BYTES = 256  # what a change takes in the queue beside its envelope
 
 
@@ -50,6 +51,7 @@ class Commits:
         self._task: asyncio.Task[None] | None = None
         self._call_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._cuts = 0  # of the connection in a row, in the middle of a call
 
     def put(self, changes: Sequence[Change]) -> Waiting:
         """Queue changes; a future of the caller's own with their receipts, or None where they are owed."""
@@ -90,9 +92,17 @@ class Commits:
                 raise
         except Exception as error:  # noqa: BLE001  # whatever it is, callers never see it
             if store is self._link.store:
-                self._health.write_failed(error)
+                self._failed(error)
         finally:
             self._end(orders, replies)
+
+    def _failed(self, error: Exception) -> None:
+        """What was under way is owed. One connection that is cut while the log is heard is no outage."""
+        self._cuts += 1
+        if isinstance(error, Cut) and self._cuts < _CUTS and self._log.is_heard:
+            self._health.errors += 1
+        else:
+            self._health.write_failed(error)
 
     def _take(self) -> list[_Order]:
         """The next orders, as many as make a batch; those that a server that is down would not take are owed."""
@@ -141,6 +151,7 @@ class Commits:
     async def _commit(self, store: RemoteStore, orders: list[_Order]) -> list[Receipts]:
         changes = orders[0].changes if len(orders) == 1 else list(chain.from_iterable(one.changes for one in orders))
         committed = await store.commit(changes, self._log.epoch)
+        self._cuts = 0
         self._note(committed, has_put=any(order.has_put for order in orders))
         rest = iter(committed.receipts)
         return [list(islice(rest, len(order.changes))) for order in orders]

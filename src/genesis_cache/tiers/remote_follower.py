@@ -9,8 +9,8 @@ import concurrent.futures
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 from genesis_cache.codecs.envelope import FORMAT, HEADER, LEAD_BYTES, MAGIC, NO_KEY, with_checksum
 from genesis_cache.model.clock import Clock
@@ -79,6 +79,7 @@ class Follower:
         self._commits.other_log = self.join_again
         self._desk = LeaseDesk(self._link, health, leases, timeout_s, timeout_s)
         self._main: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.Task[int] | None = None
         self._is_stopped = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
@@ -119,9 +120,20 @@ class Follower:
 
     async def ask(self, asked: "_Asked[_T]", limit_s: float) -> _T:
         """What the server answers on the thread's own connections; `Unanswered` past the limit."""
+        return await self._wait_for(self._asked(asked), limit_s)
+
+    async def sweep(self, budget_s: float, limit_s: float) -> int:
+        """Sweep the server, on the thread; how many entries went. Whoever asks while that lasts joins it.
+
+        `Unanswered` past the limit: nobody waits for longer, and the sweep goes on to its end.
+        """
+        return await self._wait_for(self._swept(budget_s), limit_s)
+
+    async def _wait_for(self, work: Coroutine[object, object, _T], limit_s: float) -> _T:
         if self._is_stopped:
+            work.close()
             raise Unanswered("the tier is closed")
-        future = asyncio.run_coroutine_threadsafe(self._asked(asked), self._loop)
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             async with asyncio.timeout(limit_s):
                 return await asyncio.wrap_future(future)
@@ -130,6 +142,13 @@ class Follower:
 
     async def _asked(self, asked: "_Asked[_T]") -> _T:
         return await asked(await self._link.ready())
+
+    async def _swept(self, budget_s: float) -> int:
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.create_task(self._sweep(budget_s))
+        sweeping = self._sweeping
+        await asyncio.wait({sweeping})  # whoever asked may leave
+        return 0 if sweeping.cancelled() else sweeping.result()
 
     # -- the thread ---------------------------------------------------------------------------------------------
 
@@ -147,13 +166,18 @@ class Follower:
 
     async def _live(self) -> None:
         self._main = asyncio.create_task(self._follow())
-        upkeep = [asyncio.create_task(self._keep_leases()), asyncio.create_task(self._keep_figures())]
+        upkeep: list[asyncio.Task[Any]] = [
+            asyncio.create_task(self._keep_leases()), asyncio.create_task(self._keep_figures()),
+        ]  # fmt: skip
         if self._is_stopped:
             self._main.cancel()
         await asyncio.wait({self._main})
         self._log.lost()
         for task in upkeep:
             task.cancel()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            upkeep.append(self._sweeping)
         await asyncio.gather(self._main, *upkeep, return_exceptions=True)
         await self._commits.close()
         await self._link.close()
@@ -259,6 +283,17 @@ class Follower:
                     await store.release(lease.address, lease.token)
         except Exception:  # noqa: BLE001  # tried again in time
             self._health.errors += 1
+
+    async def _sweep(self, budget_s: float) -> int:
+        """As `RemoteStore.sweep`, however long that takes; 0 where it failed, and the next begins anew."""
+        try:
+            store = await self._link.ready()
+            removed = await store.sweep(budget_s)
+        except Exception:  # noqa: BLE001  # whatever it is, callers never see it
+            self._health.errors += 1
+            return 0
+        await self.refresh()
+        return removed
 
     async def _keep_figures(self) -> None:
         while True:

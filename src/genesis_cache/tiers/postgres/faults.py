@@ -6,13 +6,16 @@ from collections.abc import Mapping
 import asyncpg
 
 from genesis_cache.model.urls import masked
-from genesis_cache.tiers.remote_base import Outage
+from genesis_cache.tiers.remote_base import Cut, Outage
 from genesis_cache.tiers.remote_known import Replaced
 
 Failures = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
 """What a call to a server raises; `TimeoutError` is an `OSError`."""
 
 _LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
+
+_CUT = (asyncpg.PostgresConnectionError, BrokenPipeError, ConnectionAbortedError, ConnectionResetError, EOFError)
+_ENDED_BY_HAND = "57P01"
 
 _SENTENCES: Mapping[str, str] = {
     "28": "refuses us: user, password or pg_hba.conf; see DATABASE_URL",
@@ -41,7 +44,8 @@ def outage_of(error: BaseException, url: str) -> Outage:
     """The sentence that an error of the client stands for."""
     if isinstance(error, Outage):
         return error
-    return Outage(f"PostgreSQL at {masked(url)} {_what(error)}")
+    kind = Cut if isinstance(error, _CUT) or state_of(error) == _ENDED_BY_HAND else Outage
+    return kind(f"PostgreSQL at {masked(url)} {_what(error)}")
 
 
 def _what(error: BaseException) -> str:

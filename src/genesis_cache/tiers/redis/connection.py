@@ -7,6 +7,7 @@ deadlines are its owners': whoever stops waiting for a reply gives the connectio
 import asyncio
 import contextlib
 import os
+import select
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from redis.exceptions import TimeoutError as ClientTimeoutError
 
 from genesis_cache.tiers.forgotten import keep_for_ever
 from genesis_cache.tiers.redis.known import Who, info_of, who_of
-from genesis_cache.tiers.redis.outage import LEAST_VERSION, ConnectionLost, ReplyError
+from genesis_cache.tiers.redis.outage import LEAST_VERSION, ConnectionLost, ReplyError, Unsent
 from genesis_cache.tiers.redis.place import Host, Place
 
 pack: Callable[[tuple[str | bytes, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # of any length
@@ -50,16 +51,17 @@ class Connection:
         """Whether either side has hung up; that of the server shows without a request."""
         return self._is_over or self._stream.at_eof() or self._transport.is_closing()
 
-    async def ask(self, request: bytes) -> Any:
+    async def ask(self, request: bytes, *, looks: bool = False) -> Any:
         """The reply to one packed command, an error reply as a `ReplyError` value.
 
-        Raises `ConnectionLost`, or `TimeoutError` after `expire`; the connection has to be given up then.
+        Raises `ConnectionLost`, or `TimeoutError` after `expire`; the connection has to be given up then. ``looks``: at
+        the socket itself before anything is sent, for its end may be there and the event loop not know it yet.
         """
         raw = self._raw
         self.asked_at = self._loop.time()
         try:
-            if self._is_over or await raw.can_read():  # the end of it, or a reply to nothing
-                raise ConnectionLost("closed the connection")
+            if self._is_over or await raw.can_read() or (looks and self._has_news()):  # its end, or a reply to nothing
+                raise Unsent("closed the connection")
             await raw.send_packed_command(request, check_health=False)
             return await raw.read_response()
         except ResponseError as error:
@@ -84,6 +86,15 @@ class Connection:
         finally:
             self.asked_at = 0.0
         return replies
+
+    def _has_news(self) -> bool:
+        """Whether the socket has something to be read, its end too; False where the system cannot tell at once."""
+        socket = self._transport.get_extra_info("socket")
+        if socket is None or not hasattr(select, "poll"):
+            return False
+        looking = select.poll()
+        looking.register(socket, select.POLLIN)
+        return bool(looking.poll(0))
 
     def expire(self) -> None:
         """Hang up because the reply took too long; whoever waits for it gets a `TimeoutError`."""

@@ -4,7 +4,7 @@ import re
 import ssl
 
 from genesis_cache.tiers.redis.place import Place
-from genesis_cache.tiers.remote_base import Outage
+from genesis_cache.tiers.remote_base import Cut, Outage
 from genesis_cache.tiers.remote_known import Replaced
 
 LEAST_VERSION = (6, 2)
@@ -23,6 +23,10 @@ class ReplyError(Exception):
 
 class ConnectionLost(Exception):
     """The connection ended, or was given up, before the reply was there."""
+
+
+class Unsent(ConnectionLost):
+    """The connection had ended before anything of the request was sent: the server knows nothing of it."""
 
 
 _LONGEST_REASON = 200
@@ -89,4 +93,7 @@ def _meaning(error: BaseException) -> str:
 
 def outage(error: BaseException, place: Place) -> Outage:
     """A failure as what a remote store raises."""
-    return error if isinstance(error, Outage) else Outage(failure_sentence(error, place))
+    if isinstance(error, Outage):
+        return error
+    kind = Cut if isinstance(error, ConnectionLost) else Outage
+    return kind(failure_sentence(error, place))

@@ -49,13 +49,13 @@ class Pool:
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
 
-    async def call(self, request: bytes) -> Any:
-        """The reply to one packed command; an error reply comes as a `ReplyError` value."""
+    async def call(self, request: bytes, *, looks: bool = False) -> Any:
+        """The reply to one packed command; an error reply comes as a `ReplyError` value. ``looks``: `Connection.ask`."""
         connection = await self.take()
         if self._timer is None:
             self._watch()
         try:
-            reply = await connection.ask(request)
+            reply = await connection.ask(request, looks=looks)
         except BaseException:
             self.drop(connection)
             raise
@@ -75,10 +75,10 @@ class Pool:
         self.give(connection)
         return replies
 
-    async def again(self, request: bytes) -> Any:
+    async def again(self, request: bytes, *, looks: bool = False) -> Any:
         """As `call`, for a request whose connection was found dead: over one that is made for it, if there is room."""
         self.drop_idle()
-        return await self.call(request)
+        return await self.call(request, looks=looks)
 
     # -- the set ------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
 from genesis_cache.tiers.redis.connection import Connection, client_of, connect
-from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError, outage
+from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError, Unsent, outage
 from genesis_cache.tiers.redis.place import Host, Place
 from genesis_cache.tiers.redis.pool import Pool
 from genesis_cache.tiers.redis.scripts import Argument, Script
@@ -82,8 +82,17 @@ class Server:
         return await self._guarded(self._pool.again(request))
 
     async def call_once(self, request: bytes) -> Any:
-        """The reply to a request that is not made twice; an error reply comes as a `ReplyError` value."""
-        return await self._guarded(self._pool.call(request))
+        """The reply to a request that must not reach the server twice; an error reply comes as a `ReplyError` value.
+
+        Where its connection was found dead before anything was sent, it is sent over a new one.
+        """
+        try:
+            return await self._pool.call(request, looks=True)
+        except Unsent:
+            pass
+        except FAILURES as error:
+            raise outage(error, self._place) from error
+        return await self._guarded(self._pool.again(request, looks=True))
 
     async def batch(self, requests: Sequence[bytes]) -> list[Any]:
         """The replies to several requests in one round trip; they may be made twice."""

@@ -2,7 +2,8 @@
 
 The server drops what expires. What is left is measured, and where it is more than allowed, those that would expire
 first go until 95% are left. Sizes are the server's own (MEMORY USAGE), which unlike reading a length does not make an
-entry look used. Only one process at a time walks.
+entry look used. Only one process at a time walks. While the size is within its bound a sweep measures a part and leaves
+the rest to the next; where it is not, a sweep lasts until it is.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ _LEAST_PAUSE_S = 0.001
 _FILL_SHARE = 0.95
 _STEPS_PER_OCTAVE = 16  # of the times to live by which entries are told apart
 _LEASE_MS = 30_000
+_RENEW_S = 10.0
+_MEASURING_S = 2.0  # of a sweep at least, so that a large cache is measured within some dozens of them
+_ROUNDS = 4  # of measuring and evicting in one sweep, where others write faster than the size comes down
 _LONGEST_LEFT_MS = 2**52
 _FLOOR_LIFE_MS = 31 * 24 * 3600 * 1000  # a day more than any value's
 _MOST_FLOORS = 65_536
@@ -92,8 +96,8 @@ class Sweeper:
     """One process's part in keeping a cache within its bound; it goes on where the last call ended."""
 
     __slots__ = (
-        "_bytes", "_capacity_bytes", "_clock", "_entries", "_excess", "_longest_ms", "_names", "_nodes", "_server",
-        "_spread", "_token", "_walk",
+        "_bytes", "_capacity_bytes", "_clock", "_entries", "_excess", "_is_sweeping", "_is_whole", "_longest_ms", "_names",
+        "_nodes", "_server", "_spread", "_token", "_walk",
     )  # fmt: skip
 
     def __init__(self, server: Endpoint, nodes: Nodes, names: Names, capacity_bytes: int, clock: Clock) -> None:
@@ -108,6 +112,8 @@ class Sweeper:
         self._spread: dict[int, int] = {}
         self._excess = 0.0
         self._longest_ms = 0
+        self._is_sweeping = False
+        self._is_whole = False  # whether this walk was begun by this sweep, so that what it finds is of now
 
     async def stats(self) -> StoreStats:
         """The figures by the books, which a walk sets right and every change moves."""
@@ -123,22 +129,56 @@ class Sweeper:
         )
 
     async def sweep(self, budget_s: float) -> int:
-        """As `RemoteStore.sweep`."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + budget_s
-        if not await self._server.run(
-            LEASE, [self._names.sweeper], [self._token, str(_LEASE_MS + int(budget_s * 1000))]
-        ):
+        """As `RemoteStore.sweep`; past the budget where the size has to come down, for as long as that takes."""
+        if self._is_sweeping or not await self._is_mine():
             return 0
-        gone = 0
-        while True:
-            began = loop.time()
-            gone += await self._step()
-            if self._walk is None or loop.time() >= end:
-                break
-            await asyncio.sleep(max(_LEAST_PAUSE_S, loop.time() - began))
+        self._is_sweeping = True
+        try:
+            gone = await self._sweep(max(budget_s, _MEASURING_S))
+        except BaseException:
+            self._stop()  # its cursor may be of a server that is no more
+            raise
+        finally:
+            self._is_sweeping = False
         await self._server.run(RELEASE, [self._names.sweeper], [self._token])
         return gone
+
+    async def _sweep(self, measuring_s: float) -> int:
+        loop = asyncio.get_running_loop()
+        end, renew_at = loop.time() + measuring_s, loop.time() + _RENEW_S
+        self._is_whole = False
+        is_over = await self._is_over()
+        if is_over or self._excess > 0:
+            self._stop()
+        gone = rounds = 0
+        while rounds < _ROUNDS and (is_over or loop.time() < end):
+            began = loop.time()
+            gone += await self._step()
+            if self._walk is None:  # everything was met, and has gone where it had to
+                is_over = await self._is_over()
+                if not is_over:
+                    break
+                rounds += 1
+            elif self._excess > 0 or self._bytes > self._capacity_bytes:
+                is_over = True
+            await asyncio.sleep(max(_LEAST_PAUSE_S, loop.time() - began))
+            if loop.time() >= renew_at:
+                if not await self._is_mine():
+                    break  # it took so long that another process is at it
+                renew_at = loop.time() + _RENEW_S
+        return gone
+
+    def _stop(self) -> None:
+        self._walk = None
+        self._excess = 0.0
+
+    async def _is_mine(self) -> bool:
+        """Whether this process is, or stays, the one that sweeps."""
+        return bool(await self._server.run(LEASE, [self._names.sweeper], [self._token, str(_LEASE_MS)]))
+
+    async def _is_over(self) -> bool:
+        """Whether the size is above its bound, by the books."""
+        return (await self.stats()).size_bytes > self._capacity_bytes
 
     async def _step(self) -> int:
         if self._walk is None:
@@ -157,6 +197,7 @@ class Sweeper:
         self._walk = Walk(await self._nodes(), self._names)
         self._entries = self._bytes = 0
         self._spread = {}
+        self._is_whole = True
 
     def _note(self, met: Sequence[Met]) -> int:
         self._entries += len(met)
@@ -167,7 +208,10 @@ class Sweeper:
         return 0
 
     async def _end(self, *, was_evicting: bool) -> None:
-        """After a walk: note what it found, and begin the next where something has to go."""
+        """After a walk: note what it found, and begin the next where something has to go.
+
+        Much of what was met by a walk that took several sweeps may be gone: it sets the books right, no more.
+        """
         self._walk = None
         if was_evicting:
             self._excess = 0.0
@@ -175,7 +219,7 @@ class Sweeper:
         size = self._bytes - self._entries * ENTRY_BYTES
         await note(self._server, self._names, "HSET", {"entries": self._entries, "bytes": size})
         await self._prune_floors()
-        if self._bytes > self._capacity_bytes:
+        if self._is_whole and self._bytes > self._capacity_bytes:
             self._excess = self._bytes - _FILL_SHARE * self._capacity_bytes
             self._longest_ms = _threshold(self._spread, self._excess)
             self._walk = Walk(await self._nodes(), self._names)
