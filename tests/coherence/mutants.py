@@ -182,7 +182,7 @@ def _no_bypass() -> None:
     put(Hearing, "_proven_until", serving)
 
 
-@mutant("hearing is proven by the time of the answer", faults=("stopped worker",), pause_s=0.1)
+@mutant("hearing is proven by the time of the answer", faults=("worker stopped for long",), pause_s=0.05)
 def _time_of_answer() -> None:
     heard = RemoteLog.heard
     put(RemoteLog, "heard", lambda self, news, _: heard(self, news, time.monotonic()))
