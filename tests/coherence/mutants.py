@@ -50,6 +50,7 @@ class Mutant:
     partition: str = "serve"
     caught_by: frozenset[str] = STALE
     pause_s: float = 0.7
+    callers: int = 8
 
 
 MUTANTS: dict[str, Mutant] = {}
@@ -182,7 +183,7 @@ def _no_bypass() -> None:
     put(Hearing, "_proven_until", serving)
 
 
-@mutant("hearing is proven by the time of the answer", faults=("stopped worker",), pause_s=0.1)
+@mutant("hearing is proven by the time of the answer", faults=("worker stopped for long",), pause_s=0.05, callers=60)
 def _time_of_answer() -> None:
     heard = RemoteLog.heard
     put(RemoteLog, "heard", lambda self, news, _: heard(self, news, time.monotonic()))
@@ -429,7 +430,7 @@ def hunt(name: str, seed: int, limit_s: float = CATCH_S) -> Caught:
     from tests.coherence.run import Plan, run  # noqa: PLC0415  # the worker needs this module without the runner
 
     one = MUTANTS[name]
-    plan = Plan(seed, 7.0, 4, one.lineup, one.faults, one.partition, one.pause_s, mutant=name)
+    plan = Plan(seed, 7.0, 4, one.lineup, one.faults, one.partition, one.pause_s, callers=one.callers, mutant=name)
     started = time.monotonic()
     while time.monotonic() - started < limit_s:
         report = run(plan)

@@ -128,6 +128,16 @@ async def _stop(nemesis: Nemesis) -> None:
         os.kill(worker.pid, signal.SIGCONT)
 
 
+@deed("worker stopped for long")
+async def _stop_long(nemesis: Nemesis) -> None:
+    """Longer than the bound: what it had heard is too old when it goes on."""
+    worker = nemesis.worker()
+    async with nemesis.fault("worker stopped for long", [worker.name]):
+        os.kill(worker.pid, signal.SIGSTOP)
+        await asyncio.sleep(nemesis.dice.uniform(1.3, LONGEST_FREEZE_S))
+        os.kill(worker.pid, signal.SIGCONT)
+
+
 @deed("stalled loop")
 async def _stall(nemesis: Nemesis) -> None:
     worker, seconds = nemesis.worker(), nemesis.moment_s()

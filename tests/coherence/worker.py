@@ -80,6 +80,7 @@ class Worker:
         self.cache = cache
         self.recorder = recorder
         self.figures = Figures()
+        self.staleness_s = float(task.settings["cache_max_staleness"])
         self.truth = Truth(Path(task.folder) / "truth")
         self.dice = random.Random(f"{task.seed}/{task.name}")
         self.locks = {place.number: asyncio.Lock() for place in PLACES}
@@ -114,11 +115,20 @@ class Worker:
 
     @property
     def hears(self) -> bool:
+        """What the process says of itself."""
         return not self.cache._engine.core.is_cut_off
 
-    def got(self, place: Place, begin: int, value: object, *, fresh: bool = True) -> None:
-        """Write a read down."""
-        get = Get(place.name, begin, self.recorder.now(), fresh=fresh, hears=self.hears)
+    def could_hear(self) -> bool:
+        """Whether what was heard is young enough now; whoever was stopped has not said yet that it is not."""
+        authority = self.cache._engine.core.authority
+        if authority is None or not authority.tier.is_shared:
+            return True
+        heard_at = authority.tier.heard_at
+        return heard_at is not None and time.monotonic() < heard_at + self.staleness_s
+
+    def got(self, place: Place, begin: int, value: object, *, fresh: bool = True, heard: bool = True) -> None:
+        """Write a read down; ``heard``: at its beginning."""
+        get = Get(place.name, begin, self.recorder.now(), fresh=fresh, hears=heard and self.hears)
         if value is not None:
             named = read_named(value)
             self.figures.hits += 1
@@ -130,7 +140,7 @@ class Worker:
         self.recorder.got(get)
 
     async def reading(self, place: Place, call: Callable[[], Awaitable[object]], *, fresh: bool = True) -> None:
-        begin = self.recorder.now()
+        begin, heard = self.recorder.now(), self.could_hear()
         try:
             value = await call()
         except asyncio.CancelledError:
@@ -139,7 +149,7 @@ class Worker:
             said = f"{type(error).__name__}: {error}"
             self.recorder.got(Get(place.name, begin, self.recorder.now(), error=said))
         else:
-            self.got(place, begin, value, fresh=fresh)
+            self.got(place, begin, value, fresh=fresh, heard=heard)
 
     async def get(self) -> None:
         place = self.place()
@@ -149,16 +159,16 @@ class Worker:
 
     async def peek(self) -> None:
         place = self.place()
-        begin = self.recorder.now()
-        self.got(place, begin, self.view(place).peek(place.key))
+        begin, heard = self.recorder.now(), self.could_hear()
+        self.got(place, begin, self.view(place).peek(place.key), heard=heard)
 
     async def get_many(self) -> None:
         place = self.place()
         some = [one for one in PLACES if (one.namespace, one.owner) == (place.namespace, place.owner)][:5]
-        begin = self.recorder.now()
+        begin, heard = self.recorder.now(), self.could_hear()
         found = await self.view(place).get_many([one.key for one in some])
         for one in some:
-            self.got(one, begin, found.get(one.key))
+            self.got(one, begin, found.get(one.key), heard=heard)
 
     async def get_or_set(self) -> None:
         place = self.place()
