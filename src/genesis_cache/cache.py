@@ -295,8 +295,10 @@ class Cache:
         """Every counter at this moment, for exporters; cheap, whatever the cache holds."""
         return measures(self._engine.core)
 
-    def health(self) -> Health:
-        """Whether the cache can serve, and which tiers are up; asks no server."""
+    async def health(self) -> Health:
+        """Whether the cache can serve, and which tiers are up, as the last calls found them; a closed cache cannot."""
+        if not self._engine.core.closed:
+            await self._ready()
         return health(self._engine)
 
     @property
