@@ -10,6 +10,7 @@ from genesis_cache.blocking import BlockingCache
 from genesis_cache.engine.emptying import empty
 from genesis_cache.engine.engine import Engine
 from genesis_cache.engine.loading import load_of
+from genesis_cache.engine.tracing import Span, trace
 from genesis_cache.insight.analytics import analytics
 from genesis_cache.insight.counting import count
 from genesis_cache.insight.diagnosis import diagnose
@@ -290,6 +291,10 @@ class Cache:
     def analytics(self) -> dict[str, Any]:
         """The figures, ready for JSON."""
         return analytics(self._engine.core)
+
+    def trace(self, span: Span) -> Callable[[], None]:
+        """Open ``span(layer, tier, operation, items)`` around every call to a server; returns its own undoing."""
+        return trace(self._engine.core, span)
 
     def measures(self) -> Measures:
         """Every counter at this moment, for exporters; cheap, whatever the cache holds."""

@@ -1,4 +1,4 @@
-"""Control: the POST routes. Each call is checked, limited, counted, done and written to the audit log, in this order."""
+"""Control: the POST routes. Each call is checked, limited, counted, done and written to the audit log."""
 
 import json
 import logging

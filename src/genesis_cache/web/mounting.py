@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI
@@ -10,16 +11,16 @@ from starlette.requests import HTTPConnection
 
 from genesis_cache import __version__
 from genesis_cache.cache import Cache
-from genesis_cache.web.routes import router
+from genesis_cache.web.routes import routes
 
 STATE = "genesis_cache"
 
 
-def app(cache: Cache, token: str | None = None) -> FastAPI:
+def app(cache: Cache, token: str | None = None, *, workers: str | Path | None = None) -> FastAPI:
     """A whole ASGI app with every route of the cache, to be run alone or mounted anywhere.
 
     Run alone, it opens and closes the cache with its lifespan; mounted, the cache opens at its first use and belongs
-    to whoever made it. ``token`` as for `router`.
+    to whoever made it. ``token`` and ``workers`` as for `router`.
     """
 
     @asynccontextmanager
@@ -36,7 +37,9 @@ def app(cache: Cache, token: str | None = None) -> FastAPI:
         redoc_url=None,
     )
     whole.state.genesis_cache = cache
-    whole.include_router(router(cache, token))
+    served = routes(cache, token, workers=workers)
+    whole.state.genesis_cache_feed = served.feed  # for a server that wants its streams to end when it stops
+    whole.include_router(served.router)
     return whole
 
 

@@ -1,13 +1,18 @@
 """The routes of one cache on a FastAPI router: monitoring for all, control for who has the token."""
 
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path as FilePath
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response, Security
-from fastapi.responses import StreamingResponse
+from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials
 
 from genesis_cache.cache import Cache
+from genesis_cache.export.workers import Workers
 from genesis_cache.model.allowed import token as checked_token
 from genesis_cache.model.errors import CacheClosed, InvalidKey
 from genesis_cache.model.missing import MISSING
@@ -24,30 +29,51 @@ HIDDEN = "<sensitive>"
 OptionalToken = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 
 
-def router(cache: Cache, token: str | None = None) -> APIRouter:
+def router(cache: Cache, token: str | None = None, *, workers: str | FilePath | None = None) -> APIRouter:
     """Every route of the cache, for ``app.include_router``.
 
     ``token`` is what the POSTs and ``?value=true`` ask for; not given, it is the settings' ``CACHE_CONTROL_TOKEN``,
     and where there is none either they answer 403. SettingsError for a token that no header could carry.
+    ``workers`` is a folder that the processes of this service share, so that ``/metrics`` adds all of them up; not
+    given, the environment's ``CACHE_METRICS_PATH``; without either, a scrape shows the process that answers it.
     """
+    return routes(cache, token, workers=workers).router
+
+
+def routes(cache: Cache, token: str | None = None, *, workers: str | FilePath | None = None) -> "Routes":
+    """The same, with what serves it."""
     secret = cache.settings.cache_control_token if token is None else checked_token("token", token)
-    routes = Routes(cache, Token(secret))
-    return routes.router
+    folder = workers or os.environ.get("CACHE_METRICS_PATH") or None
+    return Routes(cache, Token(secret), None if folder is None else Workers(cache, folder))
 
 
 class Routes:
     """One cache's routes and what they share."""
 
-    def __init__(self, cache: Cache, token: Token) -> None:
+    def __init__(self, cache: Cache, token: Token, workers: Workers | None) -> None:
         self._cache = cache
         self._token = token
+        self._workers = workers
         self.feed = Feed(cache)
-        self.router = APIRouter(tags=["cache"])
+        self.router = APIRouter(tags=["cache"], lifespan=self._lifespan)
         self._add_figures()
         self._add_keys()
         self._add_pages()
         self._add_probes()
+        self._add_metrics()
         Control(cache, token).add_to(self.router)
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Any) -> AsyncIterator[None]:
+        """While the app runs, this process' figures are there for the others to add up."""
+        if self._workers is not None:
+            self._workers.start()
+        try:
+            yield
+        finally:
+            self.feed.stop()
+            if self._workers is not None:
+                self._workers.stop()
 
     def _add_figures(self) -> None:
         cache, add = self._cache, self.router.get
@@ -155,6 +181,26 @@ class Routes:
             """200 while the cache can serve, if need be from fewer tiers (`degraded`); 503 when it cannot."""
             health = await cache.health()
             return _json(health.to_dict(), 200 if health.can_serve else 503)
+
+    def _add_metrics(self) -> None:
+        @self.router.get(
+            "/metrics",
+            summary="Prometheus text",
+            response_class=PlainTextResponse,
+            responses={501: {"model": models.Detail, "description": "The package prometheus-client is missing."}},
+        )
+        async def metrics(request: Request) -> Response:
+            """Every metric, in the format that the scraper asks for."""
+            try:
+                from genesis_cache.export.prometheus import exposition  # noqa: PLC0415  # needs the extra "metrics"
+            except ModuleNotFoundError as missing:
+                if missing.name != "prometheus_client":
+                    raise
+                told = "metrics need the package prometheus-client: pip install 'genesis-cache[metrics]'"
+                raise HTTPException(501, told) from None
+            measures = self._cache.measures() if self._workers is None else self._workers.total()
+            body, media_type = exposition(measures, request.headers.get("accept", ""))
+            return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
 
 
 def _json(document: object, status: int = 200) -> Response:
