@@ -8,7 +8,8 @@ except ModuleNotFoundError as missing:
     msg = f"genesis_cache.web needs {missing.name!r}: install it with pip install 'genesis-cache[web]'"
     raise ModuleNotFoundError(msg, name=missing.name) from None
 
+from genesis_cache.web.endpoint import endpoint
 from genesis_cache.web.mounting import CacheDep, app, current_cache, install
 from genesis_cache.web.routes import router
 
-__all__ = ["CacheDep", "app", "current_cache", "install", "router"]
+__all__ = ["CacheDep", "app", "current_cache", "endpoint", "install", "router"]
