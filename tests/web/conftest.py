@@ -1,11 +1,13 @@
 """Real apps over real caches, asked over ASGI or through a real server."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 import pytest_asyncio
 
 from genesis_cache import Cache, CacheSettings
@@ -64,6 +66,19 @@ async def open_site(tmp_path: Path) -> AsyncIterator[Open]:
     for site in sites:
         await site.client.aclose()
         await site.cache.close()
+
+
+async def settled(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until something that goes on behind has come about."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  # nothing tells when it has
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture(name="settled")
+def settled_fixture() -> Callable[..., Awaitable[None]]:
+    """Waits for what goes on behind."""
+    return settled
 
 
 @pytest_asyncio.fixture

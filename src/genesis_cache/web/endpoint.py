@@ -277,7 +277,7 @@ class _Endpoint:
             return await self._pass(turn.call, reply.problem)
         if run.raised is not None:
             raise run.raised
-        if reply.created < began and not run.is_mine:
+        if reply.created < began:  # found below, or an old one that covers a failure
             return self._served(turn, reply, "hit")
         why = "fwd=request" if is_forced else "fwd=uri-miss"
         return self._served(turn, reply, why if run.is_mine else f"{why}; collapsed")
