@@ -8,6 +8,7 @@ is part of the key or the author wrote ``shared=True``. So what is not in the ke
 import logging
 from collections.abc import Callable, Iterable
 from functools import wraps
+from math import ceil
 from time import monotonic
 from typing import Any, NamedTuple, TypeVar
 
@@ -32,6 +33,7 @@ REVALIDATE_S = 1.0  # an answer younger than this satisfies even no-cache, so th
 PASS_S = 10.0  # for which a response that could not be stored is not tried again
 REMEMBERED = 4096  # keys that are passed, and views of users
 
+HIT = (b"x-cache", b"HIT")
 HANDLED = ("GET", "HEAD")
 REFUSALS = (401, 403)
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
@@ -77,7 +79,7 @@ def endpoint(
 
         @wraps(handler)
         async def answer(*args: Any, **kwargs: Any) -> Any:
-            return await cached.answer(args, kwargs)
+            return cached.quick(args, kwargs) or await cached.answer(args, kwargs)
 
         answer.__signature__ = cached.called.signature  # type: ignore[attr-defined]  # inspect and FastAPI read it
         answer.cache = cached.view  # type: ignore[attr-defined]  # where the answers are
@@ -112,8 +114,7 @@ class _Turn(NamedTuple):
     asked: Asked
     view: Cache
     key: str
-    only: frozenset[bytes] | None
-    """The headers that a run for the cache may see; None: all."""
+    is_personal: bool
 
 
 class _Run:
@@ -160,6 +161,9 @@ class _Endpoint:
         self._wall = cache.clock.wall
         self._vary = options.vary
         self._facts: dict[int, tuple[object, Facts]] = {}
+        self._keys: dict[tuple[int, str, bytes], str] = {}
+        self._marked: frozenset[bytes] | None = None
+        """Headers that take a request off the quick road; None until a request has shown what there is to know."""
         self._passes: dict[str, float] = {}
         self._owned: dict[str, Cache] = {}
         self._peeks = not options.entry.get("refresh_ahead") and cache.settings.cache_read_strategy != "REFRESH_AHEAD"
@@ -172,6 +176,45 @@ class _Endpoint:
             0.0 if said is UNSET else said for said in (entry.stale_while_revalidate, entry.stale_if_error)
         )
         self._entry = {**options.entry, "ttl": self._ttl}
+
+    # -- the quick road ----------------------------------------------------------------------------------------------
+
+    def quick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Answer | None:
+        """The answer to a plain GET for everybody whose answer is in memory; None where more has to be looked at."""
+        marked = self._marked
+        if marked is None:
+            return None
+        scope = (args[-1] if args else kwargs[self.called.request_name]).scope
+        if scope["method"] != "GET" or MARK in scope:
+            return None
+        if not args and kwargs[self.called.response_name].raw_headers:
+            return None
+        for name, _ in scope["headers"]:
+            if name in marked:
+                return None
+        key = self._keys.get((id(scope.get("route")), scope["path"], scope["query_string"]))
+        found = None if key is None else self.view.peek(key)
+        return None if found is None else self._quick_answer(found)
+
+    def _quick_answer(self, found: tuple[Any, ...]) -> _Answer | None:
+        status, headers, body, created, ttl, _ = found
+        age = self._wall() - created
+        if ttl is None or age < 0 or age >= ttl:
+            return None
+        now = ((b"age", b"%d" % age), (b"cache-status", b"genesis-cache; hit; ttl=%d" % ceil(ttl - age)), HIT)
+        return _Answer(status, [*headers, *now], body)
+
+    def _mark(self, vary: tuple[str, ...], key: str, scope: Scope) -> None:
+        """After an answer for everybody: the next like it may take the quick road."""
+        if not self._peeks or self.called.identity.is_named:
+            return
+        marked = {b"cache-control", b"pragma", b"if-none-match", b"if-modified-since"}
+        marked |= {name.encode() for name in vary} | (set() if self._options.shared else http.CREDENTIALS)
+        self._marked = frozenset(marked) if self._marked is None else self._marked | marked
+        if not vary:
+            if len(self._keys) >= REMEMBERED:
+                self._keys.clear()
+            self._keys[id(scope.get("route")), scope["path"], scope["query_string"]] = key
 
     # -- a request comes in ------------------------------------------------------------------------------------------
 
@@ -196,7 +239,8 @@ class _Endpoint:
             return await self._pass(call, "set-cookie")
         key = http.short_key(f"{self._name} {http.target_key(scope['path'], scope['query_string'], asked.varying)}")
         view = self.view if who is None else self._view_of(who)
-        return await self._answered(_Turn(call, asked, view, key, self._only(who, vary)))
+        self._mark(vary, key, scope)
+        return await self._answered(_Turn(call, asked, view, key, who is not None))
 
     async def _answered(self, turn: _Turn) -> Any:
         if turn.asked.cache_control is not None:
@@ -222,11 +266,12 @@ class _Endpoint:
         declared = tuple(name for name in known[1].headers if name not in self._vary and _may_vary(name))
         return self._vary + declared, known[1].is_secured
 
-    def _only(self, who: str | None, vary: tuple[str, ...]) -> frozenset[bytes] | None:
-        if who is not None:
+    def _only(self, turn: _Turn) -> set[bytes] | None:
+        """The headers that a run for the cache may see; None: all, because nobody else gets the answer."""
+        if turn.is_personal:
             return None
-        names = {name.encode() for name in vary}
-        return frozenset(names | http.CREDENTIALS if self._options.shared else names)
+        names = {name.encode() for name, _ in turn.asked.varying}
+        return names | http.CREDENTIALS if self._options.shared else names
 
     def _view_of(self, who: str) -> Cache:
         view = self._owned.get(who)
@@ -325,7 +370,7 @@ class _Endpoint:
 
     async def _run(self, turn: _Turn) -> Taken:
         call = turn.call
-        scope = run_scope(call.request.scope, self, only=turn.only)
+        scope = run_scope(call.request.scope, self, only=self._only(turn))
         if call.response is not None:
             return await taken(scope["route"].handle, scope, self._options.max_body_bytes)
         result = await self.called.call((*call.args[:-1], Request(scope)), call.kwargs)
@@ -338,12 +383,14 @@ class _Endpoint:
         learned = [name for name in unknown if _may_vary(name)]
         if len(learned) == len(unknown) and len(self._vary) + len(learned) <= http.MOST_VARY_NAMES:
             self._vary += tuple(name for name in learned if name not in self._vary)
+            self._marked = None
+            self._keys.clear()
         return "vary" if unknown else ""
 
     def _stored(self, turn: _Turn, response: Taken, ttl: float | None, problem: str) -> Reply:
         body, headers = response.body, list(response.headers)
         if not problem:
-            scope = "private" if turn.view is not self.view else "public" if self._options.shared else ""
+            scope = "private" if turn.is_personal else "public" if self._options.shared else ""
             control = http.control_of(ttl, self._swr, self._sie, scope=scope)
             vary = [name for name, _ in turn.asked.varying]
             headers = list(http.stored_headers(headers, body, response.status, control, vary))

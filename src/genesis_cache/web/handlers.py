@@ -47,8 +47,8 @@ class Called:
         self.is_async = inspect.iscoroutinefunction(handler)
         self.own = inspect.signature(handler)
         self.identity = Identity(identity, self.own)
-        self._request = self._own_name(Request, "Request", REQUEST)
-        self._response = self._own_name(Response, "Response", RESPONSE)
+        self.request_name = self._own_name(Request, "Request", REQUEST)
+        self.response_name = self._own_name(Response, "Response", RESPONSE)
         self.signature = self._signature()
 
     def _own_name(self, kind: type, word: str, otherwise: str) -> str:
@@ -60,7 +60,7 @@ class Called:
 
     def _signature(self) -> inspect.Signature:
         """The handler's own parameters and, for FastAPI to fill in, those that it lacks."""
-        added = [(self._request, REQUEST, Request), (self._response, RESPONSE, Response)]
+        added = [(self.request_name, REQUEST, Request), (self.response_name, RESPONSE, Response)]
         extra = [inspect.Parameter(hidden, _KEYWORD, annotation=kind) for name, hidden, kind in added if name == hidden]
         if self.identity.dependency is not None:
             depends = Depends(self.identity.dependency)
@@ -76,8 +76,8 @@ class Called:
         """
         if args and isinstance(args[-1], Request):
             return args[-1], None, None
-        request = kwargs.pop(REQUEST) if self._request == REQUEST else kwargs[self._request]
-        response = kwargs.pop(RESPONSE) if self._response == RESPONSE else kwargs[self._response]
+        request = kwargs.pop(REQUEST) if self.request_name == REQUEST else kwargs[self.request_name]
+        response = kwargs.pop(RESPONSE) if self.response_name == RESPONSE else kwargs[self.response_name]
         return request, response, kwargs.pop(IDENTITY, None)
 
     async def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
