@@ -22,31 +22,37 @@ def value() -> bytes:
     return os.urandom(VALUE_BYTES)
 
 
-def one_by_one(operation: Operation, keys: Sequence[str] = KEYS) -> Batch:
-    """One operation at a time, each on the next key."""
-    supply = cycle(keys)
+def at_once(operation: Operation, width: int, before: Callable[[], object] | None = None) -> Batch:
+    """So many operations in flight together, group after group; fewer than a group still run one, and are scaled.
+
+    Keys come in turn; ``before`` is called, while the clock stands, whenever they begin anew.
+    """
+    groups_a_round = len(KEYS) // width
+    supply = cycle(KEYS[: groups_a_round * width])
+    done = 0
 
     async def batch(times: int) -> float:
-        began = perf_counter()
-        for key in islice(supply, times):
-            await operation(key)
-        return perf_counter() - began
-
-    return batch
-
-
-def at_once(operation: Operation, width: int, keys: Sequence[str] = KEYS) -> Batch:
-    """So many operations in flight together, group after group; fewer than a group still run one, and are scaled."""
-    supply = cycle(keys)
-
-    async def batch(times: int) -> float:
-        groups = max(1, times // width)
-        began = perf_counter()
+        nonlocal done
+        groups, taken = max(1, times // width), 0.0
         for _ in range(groups):
-            await asyncio.gather(*(operation(key) for key in islice(supply, width)))
-        return (perf_counter() - began) * times / (groups * width)
+            if before is not None and done % groups_a_round == 0:
+                before()
+            keys = list(islice(supply, width))
+            began = perf_counter()
+            if width == 1:
+                await operation(keys[0])
+            else:
+                await asyncio.gather(*(operation(key) for key in keys))
+            taken += perf_counter() - began
+            done += 1
+        return taken * times / (groups * width)
 
     return batch
+
+
+def one_by_one(operation: Operation, before: Callable[[], object] | None = None) -> Batch:
+    """One operation at a time, each on the next key."""
+    return at_once(operation, 1, before)
 
 
 class Sheet:

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 
 from bench import far
 from bench.report import Section
-from genesis_cache.testing.servers import PostgresServer
 
 from genesis_cache.cache import Cache
 from genesis_cache.cli.measure import Case, measure
+from genesis_cache.testing.servers import PostgresServer
 
 WIDTH = 64
 POOLS = (10, 50)  # connections: asyncpg's own default, and as many as ours may have

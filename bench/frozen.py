@@ -6,18 +6,23 @@ from statistics import median
 from time import perf_counter
 
 from bench.report import Section, Table, Verdict
-from genesis_cache.testing.servers import RedisServer
 
 from genesis_cache.cache import Cache
+from genesis_cache.testing.servers import RedisServer
 
 NEAR_HITS = 50_000  # a round
 FAR_READS = 2_000
+PAUSE_EVERY = 20  # far reads, so that a round sees the server suspect, given up and tried again
+PAUSE_S = 0.01
+CHANGES = 20
+TIMEOUT_S = 0.5
 NEAR_KEY = "near"
 BUDGET_MS = 50.0
 SLACK_MS = 20.0
 MOST_ADDED_MS = 1.0
 SAME = 1.3  # a near hit's two medians count as the same within this factor, which is the noise of single calls
 BACK_S = 30.0
+SETTINGS = {"far_budget_ms": BUDGET_MS, "redis_socket_timeout": TIMEOUT_S}
 
 
 class Rounds:
@@ -29,6 +34,8 @@ class Rounds:
         self.far_before: list[list[float]] = []
         self.first_far: list[float] = []
         self.later_far: list[list[float]] = []
+        self.first_change: list[float] = []
+        self.later_changes: list[list[float]] = []
         self.back: list[float] = []
 
 
@@ -46,12 +53,15 @@ def section(*, quick: bool) -> Section:
         ["far read of nothing, before", *_cells(_us(rounds.far_before), " us")],
         ["first far read, frozen", f"{median(rounds.first_far) * 1000:.1f} ms", "", f"{first_ms:.1f} ms"],
         ["later far reads, frozen", *_cells(_us(rounds.later_far), " us")],
-        ["back in use after the thaw", f"{median(rounds.back) * 1000:.0f} ms", "", f"{max(rounds.back) * 1000:.0f} ms"],
+        ["first change, frozen", f"{median(rounds.first_change) * 1000:.0f} ms", "", _longest_ms(rounds.first_change)],
+        ["later changes, frozen", *_cells(_us(rounds.later_changes), " us")],
+        ["back in use after the thaw", f"{median(rounds.back) * 1000:.0f} ms", "", _longest_ms(rounds.back)],
     ]
     return Section(
         "Redis frozen",
-        f"memory + redis; the server is stopped (SIGSTOP) and let go on again, {len(rounds.back)} times. Each read is "
-        "timed by itself; the figures of near hits have the two readings of the clock in them.",
+        f"memory + redis, a budget of {BUDGET_MS:g} ms and a timeout of {TIMEOUT_S:g} s; the server is stopped "
+        f"(SIGSTOP) and let go on again, {len(rounds.back)} times. Far reads during the freeze go on past the timeout. "
+        "Each call is timed by itself; the figures of near hits have the two readings of the clock in them.",
         [Table("", ["", "median", "p99", "longest"], rows)],
         [
             Verdict("Redis frozen, near hits", "keep their latency", f"{ratio:.2f} x", ratio <= SAME),
@@ -73,7 +83,7 @@ def section(*, quick: bool) -> Section:
 
 async def _measured(server: RedisServer, times: int, divisor: int) -> Rounds:
     rounds, reads = Rounds(), FAR_READS // divisor
-    async with Cache.from_url("memory://", server.url, name="bench", far_budget_ms=BUDGET_MS) as cache:
+    async with Cache.from_url("memory://", server.url, name="bench", **SETTINGS) as cache:
         await cache.set(NEAR_KEY, 7, ttl=None)
         for _ in range(times):
             rounds.near_before.append(await _timed(cache, [NEAR_KEY] * (NEAR_HITS // divisor)))
@@ -81,7 +91,10 @@ async def _measured(server: RedisServer, times: int, divisor: int) -> Rounds:
             server.freeze()
             try:
                 rounds.first_far += await _timed(cache, ["absent:first"])
-                rounds.later_far.append(await _timed(cache, _absent(reads)))
+                rounds.later_far.append(await _timed(cache, _absent(reads), PAUSE_S))
+                changes = [await _timed_change(cache) for _ in range(CHANGES)]
+                rounds.first_change.append(changes[0])
+                rounds.later_changes.append(changes[1:])
                 rounds.near_during.append(await _timed(cache, [NEAR_KEY] * (NEAR_HITS // divisor)))
             finally:
                 server.thaw()
@@ -93,13 +106,21 @@ def _absent(reads: int) -> list[str]:
     return [f"absent:{number}" for number in range(reads)]
 
 
-async def _timed(cache: Cache, keys: Sequence[str]) -> list[float]:
+async def _timed(cache: Cache, keys: Sequence[str], pause_s: float = 0.0) -> list[float]:
     taken = []
-    for key in keys:
+    for number, key in enumerate(keys):
+        if pause_s and number % PAUSE_EVERY == 0:
+            await asyncio.sleep(pause_s)
         began = perf_counter()
         await cache.get(key)
         taken.append(perf_counter() - began)
     return taken
+
+
+async def _timed_change(cache: Cache) -> float:
+    began = perf_counter()
+    await cache.delete("absent:first")
+    return perf_counter() - began
 
 
 async def _until_back(cache: Cache) -> float:
@@ -126,6 +147,10 @@ def _us(rows: Sequence[Sequence[float]]) -> tuple[float, float, float]:
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def _longest_ms(row: Sequence[float]) -> str:
+    return f"{max(row) * 1000:.0f} ms"
 
 
 def _cells(figures: Sequence[float], unit: str) -> list[str]:

@@ -1,6 +1,6 @@
 """Proof: the full doses of faults, kills and fuzzing, run by ``make prove``, their figures written to docs/proof.md.
 
-A file in ``tests/crash``, ``tests/chaos`` or ``tests/property`` takes part by a function ``prove(dose)``, plain or
+A file in ``tests/crash``, ``chaos``, ``property`` or ``coherence`` takes part by a function ``prove(dose)``, plain or
 async: it runs ``dose`` times its full dose and returns its figures by name. ``faults`` among them is a list of
 sentences, one for each thing that went wrong; anything it raises counts as one. Every property of the test suite is run
 as well, with a hundred times the examples of ``make test``.
@@ -25,7 +25,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "proof.md"
-FOLDERS = ("crash", "chaos", "property")
+FOLDERS = ("crash", "chaos", "property", "coherence")
 MARKS = ("<!-- figures -->", "<!-- end of figures -->")
 HYPOTHESIS_EXAMPLES = 5_000
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from genesis_cache.cache import Cache
     from genesis_cache.engine.core import View
     from genesis_cache.engine.engine import Engine
+    from genesis_cache.model.finding import Finding
     from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
 
 
@@ -131,3 +132,7 @@ class BlockingCache:
     def optimize_cache_distribution(self, *, dry_run: bool = False) -> OptimizationReport:
         """See `Cache.optimize_cache_distribution`."""
         return self._portal.run(self._cache.optimize_cache_distribution(dry_run=dry_run))
+
+    def diagnose(self) -> list[Finding]:
+        """See `Cache.diagnose`."""
+        return self._portal.run(self._cache.diagnose())

@@ -324,7 +324,7 @@ class Cache:
     async def diagnose(self) -> list[Finding]:
         """What an operator should know: each tier examined, each finding in a sentence with its fix; never raises."""
         await self._ready()
-        return await diagnose(self._engine.core)
+        return await diagnose(self._engine)
 
     # -- within ------------------------------------------------------------------------------------------------------
 

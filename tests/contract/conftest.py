@@ -1,14 +1,18 @@
 """The line-ups of tiers that every contract test runs over, and what is checked of them after each test."""
 
 import asyncio
+import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from genesis_cache import Cache
 from genesis_cache.model.settings import CacheSettings
+from genesis_cache.model.notice import Position
 from genesis_cache.testing.clock import FakeClock
 
 LINEUPS = {
@@ -17,18 +21,44 @@ LINEUPS = {
     "memory+disk": ("memory", "disk"),
     "memory+database": ("memory", "database"),
     "memory+disk+database": ("memory", "disk", "database"),
+    "redis": ("redis",),
+    "memory+redis": ("memory", "redis"),
+    "memory+disk+redis": ("memory", "disk", "redis"),
+    "memory+cluster": ("memory", "cluster"),
+    "memory+postgres": ("memory", "postgres"),
+    "memory+redis+postgres": ("memory", "redis", "postgres"),
 }
+"""Tiers by name; ``cluster`` is the redis tier on a cluster, ``postgres`` the database tier on PostgreSQL."""
+
+SERVERS = {"redis": "redis_url", "cluster": "cluster_url", "postgres": "postgres_url"}
+KINDS = {"cluster": "redis", "postgres": "database"}
 HEAR_S = 0.02  # of a test's clock: more than a process waits before it looks at the log again
+PATIENCE_S = 10.0
+FOLLOW_S = 0.02  # for one question after news: the clock leaps often, and the next answer is waited for
+NOWHERE = Position(0, -1)
 
 
 class House:
-    """One folder, one clock, and the caches that a test opens there; closed and checked when the test is over."""
+    """One folder, one cache name, one clock, and the caches that a test opens there; closed and checked at its end."""
 
-    def __init__(self, tiers: tuple[str, ...], folder: Path) -> None:
-        self.tiers = tiers
+    def __init__(self, words: tuple[str, ...], folder: Path, servers: dict[str, str]) -> None:
+        self.tiers = tuple(KINDS.get(word, word) for word in words)
         self.folder = folder
         self.clock = FakeClock()
         self.opened: list[Cache] = []
+        self.is_remote = bool(servers)
+        """Whether a tier is behind a server, whose log takes a moment to be heard."""
+        self.options: dict[str, object] = {"cache_name": f"house-{secrets.token_hex(6)}"} if servers else {}
+        """Settings that every cache of this house needs, for `Cache.from_url`."""
+        self._places = {
+            "memory": "memory://",
+            "disk": f"disk://{folder}/disk",
+            "database": f"sqlite:///{folder}/cache.db",
+            **servers,
+        }
+        self._words = words
+        if servers:
+            self.options["cache_far_budget_ms"] = 1000 * PATIENCE_S  # no reader goes on without a slow machine's reply
 
     @property
     def near(self) -> bool:
@@ -42,27 +72,50 @@ class House:
 
     def urls(self) -> list[str]:
         """The line-up as `Cache.from_url` takes it."""
-        places = {
-            "memory": "memory://",
-            "disk": f"disk://{self.folder}/disk",
-            "database": f"sqlite:///{self.folder}/cache.db",
-        }
-        return [places[tier] for tier in self.tiers]
+        return [self._places[word] for word in self._words]
 
     def settings(self, **overrides: object) -> CacheSettings:
         """Settings of the line-up, small enough for a test."""
-        given = {"l1_cache_size_mb": 20, "l2_cache_size_mb": 20, "l3_cache_size_mb": 20, **overrides}
+        given = {"l1_cache_size_mb": 20, "l2_cache_size_mb": 20, "l3_cache_size_mb": 20, **self.options, **overrides}
         return CacheSettings().with_urls(*self.urls()).with_overrides(**given)
 
     def cache(self, **overrides: object) -> Cache:
         """A cache of the line-up on the house's clock, not opened yet."""
         cache = Cache(self.settings(**overrides), clock=self.clock)
+        for tier in remote_tiers(cache):
+            tier._follow_s = FOLLOW_S
         self.opened.append(cache)
         return cache
 
     def pass_time(self, seconds: float) -> None:
-        """Let so much time pass for every cache of the house."""
+        """Let so much time pass for every cache of the house, and all of them hear the servers' logs at the new time.
+
+        The clock leaps, and a server's answer from before the leap proves nothing about the time after it.
+        """
         self.clock.advance(seconds)
+        now, end = self.clock.now(), time.monotonic() + PATIENCE_S
+        for tier in [tier for cache in self.opened for tier in remote_tiers(cache)]:
+            while tier.heard_at is not None and tier.heard_at < now:
+                assert time.monotonic() < end, "the log is not heard any more"
+                time.sleep(0.001)  # it is heard on a thread of its own
+
+    async def count(self, cache: Cache) -> None:
+        """Have the figures of servers counted now; by themselves they are some seconds old."""
+        for tier in remote_tiers(cache):
+            await tier.sweep(0.01)
+
+    @property
+    def peeks(self) -> bool:
+        """Whether the nearest tier can be read without waiting."""
+        return self._words[0] not in SERVERS
+
+    async def hear(self) -> None:
+        """Let every cache of the house learn what the others have changed."""
+        self.clock.advance(HEAR_S)
+        if self.is_remote:
+            tiers = [cache._engine.core.authority.tier for cache in self.opened if cache._engine.core.opened]
+            told = max((tier.seq() for tier in tiers), default=0)
+            await settled(lambda: all((tier.position() or NOWHERE).seq >= told for tier in tiers), PATIENCE_S)
 
     def forget_near(self, cache: Cache) -> None:
         """Empty a cache's memory, as evictions would."""
@@ -74,6 +127,11 @@ class House:
         """Close what is open, and have every store verify its books first."""
         for cache in self.opened:
             await close_checked(cache)
+
+
+def remote_tiers(cache: Cache) -> list[Any]:
+    """The tiers of a cache that are behind a server."""
+    return [lane.tier for lane in cache._engine.core.lanes if lane.tier.is_shared]
 
 
 def faults_of(cache: Cache) -> list[str]:
@@ -116,10 +174,16 @@ def tiers(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return LINEUPS[request.param]
 
 
+@pytest.fixture
+def servers(tiers: tuple[str, ...], request: pytest.FixtureRequest) -> dict[str, str]:
+    """Where the servers of the line-up are; only those are started."""
+    return {word: request.getfixturevalue(SERVERS[word]) for word in tiers if word in SERVERS}
+
+
 @pytest_asyncio.fixture
-async def house(tiers: tuple[str, ...], tmp_path: Path) -> AsyncIterator[House]:
+async def house(tiers: tuple[str, ...], servers: dict[str, str], tmp_path: Path) -> AsyncIterator[House]:
     """A place for caches of the line-up."""
-    house = House(tiers, tmp_path)
+    house = House(tiers, tmp_path, servers)
     yield house
     await house.close()
 

@@ -63,6 +63,7 @@ async def test_figures_add_up(cache: Cache, house: Any) -> None:
 
     assert await cache.get_or_set("s", fail, stale_if_error=60) == 1
     await cache.namespace("n").get("k")
+    await house.count(cache)
     figures = cache.analytics()
     assert json.loads(json.dumps(figures)) == figures
     assert json.dumps(figures, allow_nan=False)
@@ -138,8 +139,8 @@ async def test_optimize_moves_up_what_is_read_below(house: Any) -> None:
         house.forget_near(cache)
     report = await cache.optimize_cache_distribution(dry_run=True)
     moves = 1 if house.far and house.near else 0
-    assert (report.applied, report.promoted, len(report.moves)) == (False, moves, moves)
-    assert cache.peek("k") == (None if house.near else 1)
+    assert (report.applied, report.promoted, len(report.moves)) == (False, moves, moves), report.moves
+    assert cache.peek("k") == (None if house.near or not house.peeks else 1)
     report = await cache.optimize_cache_distribution()
     assert (report.applied, report.promoted) == (True, moves)
     if moves:

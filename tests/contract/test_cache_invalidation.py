@@ -84,6 +84,7 @@ async def test_it_beats_a_load_that_outlived_its_callers(cache: Cache, house: An
     loader = Learning("old")
     with pytest.raises(LoaderTimeout):
         await cache.get_or_set("k", loader, hard_timeout=0.005, tags=["t"])
+    await loader.begun.wait()
     await kill(cache)
     loader.go.set()
     await cache._engine.background.drain()
@@ -288,21 +289,21 @@ async def test_two_caches_on_one_place(house: Any) -> None:
     for name, kill in kills.items():
         await one.set("k", "old", tags=["t"])
         await one.namespace("n").set("k", "old")
-        house.pass_time(0.02)
+        await house.hear()
         assert await two.get("k") == "old", name
         assert await two.get("k") == "old", name
         await kill(one)
-        house.pass_time(0.02)
+        await house.hear()
         assert await two.get("k") == ("new" if name == "overwrite" else None), name
         assert await two.get_or_set("k", lambda: "loaded") != "old"
     await one.namespace("n").set("k", "old")
     await one.owned_by("o").set("k", "old")
-    house.pass_time(0.02)
+    await house.hear()
     assert await two.namespace("n").get("k") == "old"
     assert await two.owned_by("o").get("k") == "old"
     await one.clear("n")
     await one.owned_by("o").delete("k")
-    house.pass_time(0.02)
+    await house.hear()
     assert await two.namespace("n").get("k") is None
     assert await two.owned_by("o").get("k") is None
 

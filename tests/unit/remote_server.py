@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genesis_cache.codecs.envelope import FORMAT, HEADER, MAGIC, LEAD_BYTES, NO_KEY, with_checksum
+from genesis_cache.codecs.envelope import FORMAT, HEADER, LEAD_BYTES, MAGIC, NO_KEY, with_checksum
 from genesis_cache.model.clock import SystemClock
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.keys import Address, address_of, scope_of

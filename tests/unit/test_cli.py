@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from genesis_cache.cli.app import run
+from genesis_cache.testing.servers import PostgresServer, RedisServer
 
 # ruff: noqa: S603  # the commands are this interpreter on this package
 
@@ -334,6 +336,40 @@ def test_the_doctor_names_what_is_wrong(
     printed = capsys.readouterr()
     assert "1 fault" in printed.out
     assert printed.err == ""
+
+
+def test_the_doctor_examines_servers(document: Callable[..., dict[str, object]]) -> None:
+    """Of real servers that are well nothing is a fault, and each has been asked for its version."""
+    with RedisServer() as redis, PostgresServer() as postgres:
+        told = document("doctor", "--url", redis.url, "--url", postgres.url)
+    subjects = {finding["subject"] for finding in told["findings"]}  # type: ignore[attr-defined]  # its rows
+    assert {"redis: version", "database: version"} <= subjects
+
+
+def test_stats_tells_what_servers_hold(document: Callable[..., dict[str, object]]) -> None:
+    """A process that has just begun shows what others have stored on the servers."""
+    with RedisServer() as redis, PostgresServer() as postgres:
+        places = ("--url", redis.url, "--url", postgres.url)
+        document("set", "key", "1", *places)
+        rows = document("stats", *places)["layer_statistics"]
+    assert [(row["tier"], row["entries"]) for row in rows.values()] == [("redis", 1), ("database", 1)]  # type: ignore[attr-defined]  # its rows
+
+
+def test_the_doctor_works_where_servers_do_not(
+    document: Callable[..., dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hangs and one that is not there are faults with their reason, within the timeouts."""
+    monkeypatch.setenv("REDIS_SOCKET_TIMEOUT", "0.5")
+    with RedisServer() as redis, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and never listens
+        monkeypatch.setenv("REDIS_URL", redis.url)
+        monkeypatch.setenv("DATABASE_URL", f"postgresql://ana:hunter2@127.0.0.1:{nobody.getsockname()[1]}/cache")
+        redis.freeze()
+        told = document("doctor", code=1)
+    faults = [finding for finding in told["findings"] if finding["severity"] == "fault"]  # type: ignore[attr-defined]  # its rows
+    assert {finding["subject"].partition(":")[0] for finding in faults} == {"redis", "database", "coherence"}
+    assert all(finding["sentence"] and finding["fix"] for finding in faults)
+    assert "hunter2" not in json.dumps(told)
 
 
 def test_the_doctor_refuses_settings_that_cannot_be(

@@ -9,6 +9,7 @@ from genesis_cache import Cache, CacheSettings
 from genesis_cache.insight.diagnosis import memory_finding
 from genesis_cache.model.clock import SystemClock
 from genesis_cache.model.finding import Finding, Severity
+from genesis_cache.testing.servers import RedisServer
 from genesis_cache.tiers.embedded import StoreTier
 from genesis_cache.tiers.sqlite import SqliteStore
 
@@ -40,6 +41,12 @@ async def test_the_first_use_may_be_the_examination(tmp_path: Path) -> None:
     await cache.close()
 
 
+def test_code_without_a_loop_can_examine_too(tmp_path: Path) -> None:
+    """The blocking form gives the same findings."""
+    with Cache.from_url("memory://", f"disk://{tmp_path / 'd'}").blocking() as cache:
+        assert {"memory: capacity", "disk: size"} <= {finding.subject for finding in cache.diagnose()}
+
+
 async def test_a_tier_that_hangs_is_a_finding(tmp_path: Path) -> None:
     """The examination ends within a bound, and says who did not answer."""
     store = SqliteStore(tmp_path / "c.db", 2**20, SystemClock())
@@ -48,6 +55,23 @@ async def test_a_tier_that_hangs_is_a_finding(tmp_path: Path) -> None:
         (found,) = await cache.diagnose()
     assert found.severity is Severity.FAULT
     assert "did not answer within 0.1 s" in found.sentence
+
+
+async def test_hearing_is_examined_where_there_are_other_hosts() -> None:
+    """While the shared tier is there its changes are heard; when it is gone for too long, that is a fault."""
+    with RedisServer() as server:
+        settings = {"max_staleness": 0.3, "redis_socket_timeout": 0.5}
+        async with Cache.from_url("memory://", server.url, **settings) as cache:
+            well = (await cache.diagnose())[-1]
+            server.kill()
+            ill = well
+            for _ in range(600):
+                if (ill := (await cache.diagnose())[-1]).severity is not Severity.OK:
+                    break
+                await asyncio.sleep(0.05)
+    assert (well.subject, well.severity) == ("coherence: hearing", Severity.OK)
+    assert ill.severity is Severity.FAULT
+    assert "CACHE_ON_PARTITION" in ill.fix
 
 
 @pytest.mark.parametrize(

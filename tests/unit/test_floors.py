@@ -112,9 +112,11 @@ def test_life_goes_on_while_the_log_cannot_be_told() -> None:
     """After an order that the log could not be told, new values live here, and it is known that they ran ahead."""
     floors = Floors()
     floors.hear(10)
-    floors.foresee(Notice(Kind.CLEAR, "", None, ""))
-    floors.go_on()
+    floors.overrule(Notice(Kind.CLEAR, "", None, ""))
     assert not floors.killer(ROOT, "k", (), floors.seq)
     assert floors.killer(ROOT, "k", (), 10)
+    assert floors.killer(ROOT, "k", (), 10**12), "what others have made meanwhile is dead too"
     assert floors.given == 10
     assert floors.is_ahead
+    floors.reset(0)
+    assert not floors.is_ahead

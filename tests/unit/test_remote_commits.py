@@ -1,10 +1,10 @@
-"""Changes of one event loop: shared batches, order, bounds, deadlines, and what a server that refuses may still take."""
+"""Changes of one event loop: shared batches, order, bounds, deadlines, and what a server that refuses still takes."""
 
 import asyncio
 import math
 
 import pytest
-from tests.unit.remote_server import Server, envelope, opened, ticks, until, where
+from tests.unit.remote_server import Server, envelope, opened, ticks, tier_over, until, where
 
 from genesis_cache.tiers import remote_commits
 from genesis_cache.tiers.base import Change, Kill, Kind, Late, Notice, Put, Receipt, Remove
@@ -130,6 +130,7 @@ async def test_a_full_server_still_reads_and_removes(server: Server) -> None:
         assert tier.lease(where("c")) is True
         assert await tier.commit([Remove(where("b")), Kill(Notice(Kind.TAG, "shop", None, "t"))]) is not None
         assert server.times("commit") > asked
+        assert tier.down == "only reads work: the server is full"
         server.mend()
         await until(lambda: tier.down is None)
         assert await tier.commit([put("b")]) is not None
@@ -209,8 +210,8 @@ def test_what_an_event_loop_leaves_behind_is_written(server: Server) -> None:
     server.hold("commit")
 
     async def leave() -> RemoteTier:
-        context = opened(server)
-        tier = await context.__aenter__()
+        tier = tier_over(server)
+        await tier.open()
         tier.commit([put("a")])
         await until(lambda: server.times("commit"))
         tier.commit([Remove(where("b"))])

@@ -30,7 +30,7 @@ def log() -> RemoteLog:
 def test_nothing_is_known_before_the_first_join() -> None:
     """No position, no sequence, no proof."""
     log = RemoteLog()
-    assert (log.position, log.seq(), log.heard_at, log.epoch) == (None, 0, None, 0)
+    assert (log.known, log.seq(), log.heard_at, log.epoch) == (None, 0, None, 0)
     assert log.notices(Position(7, 0)) is None
     assert not log.receipted(Committed(7, [Receipt(3)]))
 
@@ -39,7 +39,7 @@ def test_what_was_heard_can_be_asked_from_any_place_since(log: RemoteLog) -> Non
     """Notices after a position, in order; none at the end; None before the join."""
     log.heard([key(11), tag(12)], 101.0)
     log.heard([key(13)], 102.0)
-    assert log.position == Position(7, 13)
+    assert log.known == Position(7, 13)
     assert log.notices(Position(7, 10)) == [key(11), tag(12), key(13)]
     assert log.notices(Position(7, 12)) == [key(13)]
     assert log.notices(Position(7, 13)) == []
@@ -52,17 +52,17 @@ def test_what_was_heard_can_be_asked_from_any_place_since(log: RemoteLog) -> Non
 def test_silence_that_was_answered_is_a_proof(log: RemoteLog) -> None:
     """An empty answer moves the proof to when it was asked for, and nothing else."""
     log.heard([], 105.0)
-    assert (log.heard_at, log.position) == (105.0, Position(7, 10))
+    assert (log.heard_at, log.known) == (105.0, Position(7, 10))
 
 
 def test_after_a_lost_connection_the_log_goes_on_where_it_was(log: RemoteLog) -> None:
     """The same log: what was missed is still to come, so nothing is proven by the join."""
     log.heard([key(11)], 101.0)
     log.lost()
-    assert log.position is None
-    assert log.notices(Position(7, 10)) is None
+    assert not log.is_heard
+    assert log.notices(Position(7, 10)) == [key(11)], "what was heard counts all the same"
     assert not log.joined(Joined(Position(7, 15), []), 110.0, is_gapless=True)
-    assert (log.position, log.heard_at) == (Position(7, 11), 101.0)
+    assert (log.known, log.heard_at) == (Position(7, 11), 101.0)
     assert log.notices(Position(7, 10)) == [key(11)]
 
 
@@ -75,7 +75,7 @@ def test_a_log_that_cannot_be_followed_is_begun_anew(log: RemoteLog, joined: Pos
     """Another epoch, a gap or a sequence that went back: nothing heard before counts."""
     log.heard([key(11), tag(12)], 101.0)
     assert log.joined(Joined(joined, [tag(1)]), 110.0, is_gapless=is_gapless)
-    assert (log.position, log.heard_at, log.floors()) == (joined, 110.0, [tag(1)])
+    assert (log.known, log.heard_at, log.floors()) == (joined, 110.0, [tag(1)])
     assert log.notices(Position(7, 12)) is None
     assert log.notices(joined) == []
     assert log.check() == []
@@ -85,7 +85,7 @@ def test_receipts_count_in_their_own_log_only(log: RemoteLog) -> None:
     """The sequence follows receipts of this epoch; one of another epoch is a sign to join again."""
     assert log.receipted(Committed(7, [Receipt(14), Receipt(13), Receipt()]))
     assert log.seq() == 14
-    assert log.position == Position(7, 10)
+    assert log.known == Position(7, 10)
     assert not log.receipted(Committed(8, [Receipt(99)]))
     assert log.seq() == 14
     log.joined(Joined(Position(8, 3), []), 110.0, is_gapless=True)

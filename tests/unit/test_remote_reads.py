@@ -4,8 +4,9 @@ import asyncio
 import time
 
 import pytest
-from tests.unit.remote_server import Server, envelope, opened, ticks, until, where
+from tests.unit.remote_server import Server, envelope, opened, ticks, tier_over, until, where
 
+from genesis_cache.tiers import remote
 from genesis_cache.tiers.base import Answer, Late
 from genesis_cache.tiers.remote import RemoteTier
 from genesis_cache.tiers.remote_reads import MAX_BATCH, MAX_IN_FLIGHT
@@ -190,6 +191,41 @@ async def test_a_silent_server_is_told_before_the_timeout(server: Server) -> Non
         assert tier.down is None
 
 
+async def test_a_slow_server_gives_one_late_reply_at_a_time(server: Server) -> None:
+    """Each reply that comes after the budget is taken in, and after it the next reader tries again."""
+    async with opened(server, SOON_S) as tier:
+        for key in "abc":
+            server.hold("get")
+            late = await read(tier, key)
+            assert isinstance(late, Late)
+            assert tier.get(where("d")) is None
+            server.let_go()
+            assert await late.rest == envelope(key, key.encode())
+        assert batches(server) == ["a", "b", "c"]
+        assert tier.down is None
+
+
+def test_a_late_reply_that_nobody_waits_for_any_more(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspicion ends even if the event loop that had it is gone: by the timeout, and an attempt that works."""
+    monkeypatch.setattr(remote, "_SILENT_S", SOON_S)
+    tier = tier_over(server, SOON_S, 2 * SOON_S)
+    server.hold("get")
+
+    async def suspect() -> None:
+        await tier.open()
+        assert isinstance(await read(tier, "a"), Late)
+
+    async def again() -> None:
+        assert await tier.get_many([where("a")]) == [None]
+        server.let_go()
+        await until(lambda: not tier._health.is_shut)
+        assert await read(tier, "a") == envelope("a", b"a")
+        await tier.close()
+
+    asyncio.run(suspect())
+    asyncio.run(again())
+
+
 async def test_an_outage_is_met_by_one_reader(server: Server) -> None:
     """A refused read opens the breaker; the next are answered at once until the thread has found it working."""
     told: list[str | None] = []
@@ -224,6 +260,21 @@ async def test_a_reply_for_another_key_is_a_miss_and_the_connection_goes(server:
         assert tier.stats().damaged == 1
         assert await read(tier, "b") == envelope("b", b"b")
         await until(lambda: any(store.is_closed for store in server.stores))
+        assert server.stores[-1].is_open
+        assert tier.down is None
+
+
+async def test_calls_on_connections_that_were_given_up_are_no_outage(server: Server) -> None:
+    """What was still under way when a mixed-up reply ended the connections is a miss, and the tier stays up."""
+    server.values[where("a").digest] = envelope("b", b"b")
+    async with opened(server) as tier:
+        server.hold("get_many")
+        others = asyncio.ensure_future(tier.get_many([where("c"), where("d")]))
+        await until(lambda: server.times("get_many"))
+        assert await read(tier, "a") is None
+        server.fail("the connection was closed", "get_many")
+        server.let_go()
+        assert await others == [None, None]
         assert tier.down is None
 
 
@@ -243,19 +294,23 @@ async def test_no_reader_waits_for_a_server_beyond_its_budget_in_the_queue(serve
     async with opened(server, SOON_S, max_connections=2) as tier:
         server.hold("get")
         first = asyncio.ensure_future(read(tier, "a"))
-        await ticks()
+        await asyncio.sleep(SOON_S / 2)
         second = asyncio.ensure_future(read(tier, "b"))
         assert isinstance(await first, Late)
+        await ticks()
+        assert second.done()
         assert await second is None
         assert batches(server) == ["a"]
 
 
 async def test_a_held_up_event_loop_is_not_the_servers_fault(server: Server) -> None:
     """A reply that came while the loop did something else is taken, however late the loop looks."""
-    async with opened(server, SOON_S) as tier:
+    async with opened(server, 20 * SOON_S) as tier:
+        server.hold("get")
         answer = asyncio.ensure_future(read(tier, "a"))
-        await asyncio.sleep(0)
-        time.sleep(3 * SOON_S)  # noqa: ASYNC251  # that is the fault
+        await until(lambda: server.times("get"))
+        server.let_go()
+        time.sleep(25 * SOON_S)  # noqa: ASYNC251  # that is the fault
         assert await answer == envelope("a", b"a")
         assert tier.get(where("b")) is not None
 

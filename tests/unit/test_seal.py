@@ -128,8 +128,10 @@ def test_every_truncation_is_a_miss() -> None:
         assert CODEC.decode(envelope[:length], ADDRESS) is None
         if length >= HEADER_END:
             names, extra, _, size = struct.unpack_from("<II2Q", envelope, HEADER_END - 24)
-            sizes = struct.pack("<II2Q", names, extra, max(0, length - HEADER_END - names - extra), size)
-            assert CODEC.decode(forged(envelope[:length], HEADER_END - 24, sizes), ADDRESS) is None
+            left = length - HEADER_END
+            for sizes in ((names, extra, max(0, left - names - extra), size), (0, 0, left, left)):
+                cut = forged(envelope[:length], HEADER_END - 24, struct.pack("<II2Q", *sizes))
+                assert CODEC.decode(cut, ADDRESS) is None
     assert CODEC.decode(envelope + b"\x00", ADDRESS) is None
 
 

@@ -37,3 +37,14 @@ async def test_a_value_that_was_not_written_is_owed_as_a_removal(tmp_path: Path)
         assert lane.owed == 1
         lane.forgive()
         assert lane.owed == 0
+
+
+async def test_what_is_on_its_way_is_counted(tmp_path: Path) -> None:
+    """Under WRITE_BEHIND the figures tell how many changes have not reached the tier yet; closing leaves none."""
+    cache = Cache.from_url("memory://", f"disk://{tmp_path}/disk?max_mb=10", write_strategy="WRITE_BEHIND")
+    await cache.open()
+    assert await cache.set_many({"a": 1, "b": 2})
+    assert cache.analytics()["layer_statistics"]["l2"]["queued"] == 2
+    assert await cache.get("a") == 1
+    await cache.close()
+    assert cache.analytics()["layer_statistics"]["l2"]["queued"] == 0

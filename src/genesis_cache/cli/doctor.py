@@ -42,12 +42,14 @@ def _show(console: Console, findings: Sequence[Finding]) -> None:
 
 def _table(findings: Sequence[Finding]) -> Table:
     shown = table((), ())
-    for name, width in (("", 8), ("what", 12), ("found", 20), ("to do", 12)):
-        shown.add_column(name, min_width=width, overflow="fold")
+    shown.add_column("", no_wrap=True)
+    for name in ("what", "found, and what to do"):
+        shown.add_column(name, overflow="fold")
     for finding in findings:
-        shown.add_row(
-            _MARKS[finding.severity], *(Text(word) for word in (finding.subject, finding.sentence)), finding.fix
-        )
+        told = Text(finding.sentence)
+        if finding.fix:
+            told.append(f"\n→ {finding.fix}", "italic")
+        shown.add_row(_MARKS[finding.severity], Text(finding.subject), told)
     return shown
 
 

@@ -156,7 +156,7 @@ class Codec:
         header = stored.HEADER.unpack_from(envelope)
         codec, method, priority, flags, created, ttl = header[3:9]
         seq, epoch, key_id, names, extra_size, size = (*header[12:14], *header[16:19], header[20])
-        if self._keyring is None or flags & _SECRET != _SECRET:
+        if self._keyring is None:
             return None
         bound_to = envelope[stored.LEAD_BYTES : _HEADER_BYTES]
         plain = self._keyring.open(key_id, envelope[_HEADER_BYTES:], bound_to)

@@ -12,6 +12,7 @@ import msgspec
 from genesis_cache.model.notice import Kind, Notice
 from genesis_cache.model.patterns import compile_pattern
 
+BEYOND = 2**62  # no log ever gives a sequence as high
 MAX_TAG_FLOORS = 65_536  # beyond it the older half becomes one floor for all tagged entries: safe, and bounded
 MAX_PATTERNS = 256  # beyond it the oldest half becomes one floor for their whole scope
 
@@ -76,13 +77,18 @@ class Floors:
     def foresee(self, notice: Notice) -> None:
         """Make an order of this process effective before the log has given it a sequence: the next one, for now.
 
-        What is made meanwhile is dead too, for it carries the sequence before; `go_on` ends that.
+        What is made meanwhile is dead too, for it carries the sequence before.
         """
         self._apply(msgspec.structs.replace(notice, seq=self.seq + 1))
 
-    def go_on(self) -> None:
-        """The log cannot be told for now: let what is made from here on live, in this process."""
-        self.seq = max(self.seq, self.top)
+    def overrule(self, notice: Notice) -> None:
+        """Make an order of this process effective that the log cannot be told for now.
+
+        It beats whatever the log has given, heard of here or not; only what this process makes from here on lives, and
+        only in this process. `reset` ends it, when the log has been told and says where everything stands.
+        """
+        self._apply(msgspec.structs.replace(notice, seq=max(BEYOND, self.top) + 1))
+        self.seq = self.top
 
     @property
     def is_ahead(self) -> bool:

@@ -60,6 +60,11 @@ class Lane:
         """How many changes the tier still has to be told."""
         return len(self.removes) + len(self.kills)
 
+    @property
+    def queued(self) -> int:
+        """How many changes are on their way to the tier behind their callers."""
+        return len(self._way)
+
     def owe(self, changes: Sequence[Change]) -> None:
         """Remember what the tier could not be told; a value that was not written is owed as a removal of the old."""
         for change in changes:

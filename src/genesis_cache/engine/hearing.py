@@ -11,7 +11,7 @@ from genesis_cache.engine.core import Core, Lane, MapKey
 from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.model.notice import Kind, Notice, Position
 from genesis_cache.model.settings import OnPartition
-from genesis_cache.tiers.base import Receipt, Remove, Tier
+from genesis_cache.tiers.base import Receipt, Remove
 
 HEAR_EVERY_S = 0.01
 REMEMBERED_OWN = 65_536  # sequences of this process' own changes, until the log tells of them
@@ -55,6 +55,7 @@ class Hearing:
         core = self._core
         self.keeper()
         self._news = False
+        heard_at = None if self._follows is None else self._follows.heard_at  # before the position that it vouches for
         if core.authority is not None:
             position = core.authority.tier.position()
             if position is not None and position != self._heard:
@@ -64,19 +65,18 @@ class Hearing:
         now = core.clock.now()
         quick_until = now + self.interval_s
         if self._follows is not None:
-            quick_until = min(quick_until, self._proven_until(self._follows, now))
+            quick_until = min(quick_until, self._proven_until(heard_at, now))
         core.floors.heard_until = NEVER if watched or core.is_deaf else quick_until
         if self._news:  # it came while this was looking
             core.floors.heard_until = NEVER
 
-    def _proven_until(self, tier: Tier, now: float) -> float:
+    def _proven_until(self, heard_at: float | None, now: float) -> float:
         """Until when nothing can have been missed; where that is over, this process no longer hears.
 
         Whatever was changed before the last answered question was asked has been taken in, so that what is served is
         never older than ``CACHE_MAX_STALENESS``, whatever has failed: connection, server, thread or process.
         """
         core = self._core
-        heard_at = tier.heard_at
         proven_until = NEVER if heard_at is None else heard_at + core.settings.cache_max_staleness
         core.is_cut_off = now >= proven_until
         core.is_deaf = core.is_cut_off and core.settings.cache_on_partition is OnPartition.BYPASS
@@ -150,8 +150,9 @@ class Hearing:
             for lane in self._local:
                 lane.floor = position.seq
         for kill in authority.kills:  # still owed, and other tiers hold what they kill
-            core.floors.foresee(kill.notice)
-        core.floors.go_on()
+            core.floors.overrule(kill.notice)
+        for space in core.spaces.values():  # a load under way may bring what was changed: nobody joins it any more
+            space.flights.clear()
 
     def apply(self, notice: Notice) -> None:
         """Make one notice effective here: a key is forgotten at once, the rest by its floor."""

@@ -150,10 +150,20 @@ class Leading:
         """Take the key's lease, or take it over from an older load of this process, which may hang or be outdated."""
         if address.digest not in self._leased:
             taken = tier.lease(address)
-            if not (taken if isinstance(taken, bool) else await taken) and address.digest not in self._leased:
+            is_mine = taken if isinstance(taken, bool) else await self._granted(taken, address, tier)
+            if not is_mine and address.digest not in self._leased:
                 return False
         self._leased[address.digest] = flight
         return True
+
+    @staticmethod
+    async def _granted(taken: Awaitable[bool], address: Address, tier: Tier) -> bool:
+        """What the tier answers; who leaves before it is heard does not keep what was granted meanwhile."""
+        try:
+            return await taken
+        except asyncio.CancelledError:
+            tier.release(address)
+            raise
 
     def _release(self, flight: Flight) -> None:
         address, authority = flight.address, self._core.authority

@@ -126,7 +126,7 @@ class Reading:
         if type(found) is not Waiting:
             self.missed(view, key)
             return default
-        if found.answer is not None:
+        if found.answer is not None and not found.at:
             record = await self._first_answer(view, core.lanes[found.at], address, found.answer)
             if record is not None:
                 return record.value
@@ -318,7 +318,7 @@ class Reading:
             if verdict is Verdict.FRESH and entry is not None:
                 return self.serve(view, key, entry)
             if entry is None:
-                entry, verdict = await self._first_look_further(view, key)
+                entry, verdict = await self._first_look_further(view, key, plan)
                 if verdict is Verdict.FRESH and entry is not None:
                     return own_value(entry)
             if entry is not None and self._serves_now(view, key, entry, verdict, load, plan):
@@ -334,7 +334,11 @@ class Reading:
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, stale, plan)
 
-    async def _first_look_further(self, view: View, key: str) -> tuple[Entry | None, Verdict]:
+    def _is_trusted(self, entry: Entry) -> bool:
+        """Whether a value that has to be sealed was: a plain one in its place is not what this cache stored there."""
+        return not self._core.codec.can_seal or (entry.extra is not None and entry.extra.sensitive)
+
+    async def _first_look_further(self, view: View, key: str, plan: Plan) -> tuple[Entry | None, Verdict]:
         core = self._core
         address = view.address(key)
         if core.memory is not None:
@@ -345,6 +349,8 @@ class Reading:
         entry, verdict = await self.further(view, address)
         if entry is None:
             return self.near(view, key)  # it may have been loaded while this call waited
+        if plan.sensitive and not self._is_trusted(entry):
+            return None, Verdict.GONE
         core.latency.add(time.perf_counter() - started)
         return entry, verdict
 

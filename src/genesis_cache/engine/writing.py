@@ -53,6 +53,7 @@ class Writing:
     def set_many(self, view: View, items: Iterable[tuple[str, object]], plan: Plan) -> Coroutine[Any, Any, Outcome]:
         """Store values by the plan. Nothing is stored anywhere if one of the keys or values cannot be."""
         core = self._core
+        self._hearing.listen_if_due(core.clock.now())  # a record has to name the log that there is now
         wall, seq = core.clock.wall(), self.position()
         return self.write(
             view,
@@ -319,7 +320,8 @@ class Writing:
             receipts = await self._answer(authority, kills, None if authority.owed else authority.tier.commit(kills))
         finally:
             if receipts is None:
-                self._core.floors.go_on()
+                for kill in kills:
+                    self._core.floors.overrule(kill.notice)
         return receipts
 
     def _tell(self, scope: str, names: Sequence[str]) -> None:
@@ -410,22 +412,29 @@ class Writing:
     async def _answer(
         self, lane: Lane, batch: Sequence[Change], queued: Queued, *, behind: bool = False
     ) -> list[Receipt] | None:
-        """One tier's receipts, or None: then the changes are owed, as they are when the caller is cancelled.
+        """One tier's receipts, or None: then the changes are owed.
 
-        Not so ``behind``: what is cancelled with its event loop is in the tier's queue, and is written from there.
+        A caller who is cancelled takes nothing back: the tier goes on, and what it says then still counts. ``behind``,
+        only the end of the event loop cancels: the tier's queue holds the changes, and they are written from there.
         """
         try:
-            receipts = None if queued is None else await queued
-            if receipts and lane is self._core.authority:
-                self._core.floors.hear(receipts[-1].seq)
-                self._hearing.own(receipts)
+            receipts = None if queued is None else await asyncio.shield(queued)
         except asyncio.CancelledError:
-            if not behind:
-                self._owe(lane, batch)
+            if not behind and queued is not None:
+                asyncio.ensure_future(queued).add_done_callback(lambda ended: self._answered(lane, batch, ended))
             raise
+        self._note(lane, batch, receipts)
+        return receipts
+
+    def _answered(self, lane: Lane, batch: Sequence[Change], ended: asyncio.Future[list[Receipt] | None]) -> None:
+        self._note(lane, batch, None if ended.cancelled() else ended.result())
+
+    def _note(self, lane: Lane, batch: Sequence[Change], receipts: Sequence[Receipt] | None) -> None:
         if receipts is None:
             self._owe(lane, batch)
-        return receipts
+        elif receipts and lane is self._core.authority:
+            self._core.floors.hear(receipts[-1].seq)
+            self._hearing.own(receipts)
 
     def _owe(self, lane: Lane, batch: Sequence[Change]) -> None:
         """Remember what a tier could not be told; more than can be remembered becomes one order to forget all."""
@@ -434,8 +443,7 @@ class Writing:
             everything = Kill(Notice(Kind.CLEAR, "", None, ""))
             lane.forgive()
             (self._core.authority or lane).owe([everything])
-            self._core.floors.foresee(everything.notice)
-            self._core.floors.go_on()
+            self._core.floors.overrule(everything.notice)
         self._background.pay_later()
 
     async def pay(self) -> bool:
@@ -445,11 +453,16 @@ class Writing:
             while lane.owed:
                 kills, removes = list(lane.kills), dict(lane.removes)  # more may come while these are told
                 changes: list[Change] = [*kills, *removes.values()]
-                if await lane.tier.commit(changes) is None:
+                receipts = await lane.tier.commit(changes)
+                if receipts is None:
                     break
                 lane.paid(len(kills), removes)
-                if kills and lane is core.authority:
-                    self._hearing.start_over()
+                if lane is core.authority:
+                    if kills:
+                        self._hearing.start_over()
+                    for kill, receipt in zip(kills, receipts, strict=False):  # which may not have been heard of yet
+                        core.floors.apply(msgspec.structs.replace(kill.notice, seq=receipt.seq))
+                    core.floors.hear(receipts[-1].seq)
         return not any(lane.owed for lane in core.lanes)
 
 

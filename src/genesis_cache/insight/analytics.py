@@ -79,17 +79,18 @@ def layers(core: Core) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     if core.memory is not None:
         near_hits = sum(space.meter.near_hits for space in core.spaces.values())
-        rows[core.near_label] = _layer("memory", core.near_meter, near_hits, core.memory.stats(), None, 0)
+        rows[core.near_label] = _layer("memory", core.near_meter, near_hits, core.memory.stats(), None)
     for lane in core.lanes:
         rows[lane.label] = _far_layer(lane)
     return dict(sorted(rows.items()))
 
 
 def _far_layer(lane: Lane) -> dict[str, Any]:
-    return _layer(lane.tier.kind, lane.meter, lane.meter.hits, lane.tier.stats(), lane.tier.down, lane.owed)
+    row = _layer(lane.tier.kind, lane.meter, lane.meter.hits, lane.tier.stats(), lane.tier.down)
+    return {**row, "owed": lane.owed, "queued": lane.queued}
 
 
-def _layer(kind: str, meter: LayerMeter, hits: int, stats: StoreStats, down: str | None, owed: int) -> dict[str, Any]:
+def _layer(kind: str, meter: LayerMeter, hits: int, stats: StoreStats, down: str | None) -> dict[str, Any]:
     return {
         "tier": kind,
         "hit_ratio": _ratio(hits, hits + meter.misses),
@@ -105,7 +106,8 @@ def _layer(kind: str, meter: LayerMeter, hits: int, stats: StoreStats, down: str
         "rebuilt": stats.rebuilt,
         "p50_ms": 1000 * meter.latency.quantile(0.5),
         "p99_ms": 1000 * meter.latency.quantile(0.99),
-        "owed": owed,
+        "owed": 0,
+        "queued": 0,
         "up": down is None,
         "reason": down,
     }

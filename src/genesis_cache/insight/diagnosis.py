@@ -1,11 +1,13 @@
-"""An examination of a whole cache: each far tier by itself, memory against the machine, and what is owed."""
+"""An examination of a whole cache: each far tier by itself, memory against the machine, what is heard."""
 
 import asyncio
 from itertools import chain
 
 from genesis_cache.engine.core import Core, Lane
+from genesis_cache.engine.engine import Engine
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.settings import BYTES_PER_MB
+from genesis_cache.model.urls import caution
 from genesis_cache.tiers.machine import memory_bytes
 
 MUCH = 0.5  # share of the machine's memory from which the cache crowds the rest
@@ -14,11 +16,33 @@ TOO_MUCH = 0.9
 PATIENCE = 2.0  # times the longest call: a tier that is asked several things may take it more than once
 
 
-async def diagnose(core: Core) -> list[Finding]:
+async def diagnose(engine: Engine) -> list[Finding]:
     """Every finding, in look-up order; tiers are asked at the same time, and one that does not answer is a finding."""
+    core = engine.core
     near = [] if core.memory is None else [memory_finding(core.memory.max_bytes, memory_bytes())]
     far = await asyncio.gather(*(_lane(lane, core.settings.redis_socket_timeout * PATIENCE) for lane in core.lanes))
-    return [*near, *chain.from_iterable(far)]
+    engine.hearing.listen()
+    return [*near, *_cautions(core), *chain.from_iterable(far), *_hearing(core)]
+
+
+def _cautions(core: Core) -> list[Finding]:
+    """What the servers' URLs allow and their owner should know."""
+    said = {"redis": core.settings.redis_url, "database": core.settings.database_url}
+    told = [(kind, caution(url)) for kind, url in said.items() if url and kind in core.far_kinds]
+    fix = "leave the parameter out, and give the authority's certificate by ssl_ca_certs"
+    return [Finding(f"{kind}: TLS", Severity.ADVICE, sentence, fix) for kind, sentence in told if sentence]
+
+
+def _hearing(core: Core) -> list[Finding]:
+    """Whether this process is told what others change, where there may be others."""
+    if core.authority is None or not core.authority.tier.is_shared:
+        return []
+    subject, kind = "coherence: hearing", core.authority.tier.kind
+    if not core.is_cut_off:
+        return [Finding(subject, Severity.OK, f"what other processes change is heard from the {kind} tier")]
+    told = f"what other processes change has not been heard for {core.settings.cache_max_staleness:g} s or more"
+    fix = f"see what is said of the {kind} tier; CACHE_ON_PARTITION says what is served meanwhile"
+    return [Finding(subject, Severity.FAULT, told, fix)]
 
 
 async def _lane(lane: Lane, patience_s: float) -> list[Finding]:

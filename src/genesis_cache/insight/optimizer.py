@@ -46,6 +46,7 @@ def _room(core: Core) -> float:
 async def _up(engine: Engine, *, dry_run: bool) -> list[Move]:
     core = engine.core
     moves: list[Move] = []
+    moved: set[bytes] = set()  # where several tiers hold a key, it comes from the nearest
     for lane in core.lanes:
         for found in await lane.tier.scan(LOOKED_AT):
             if _room(core) > 1.0 - KEEP_FREE:
@@ -54,10 +55,12 @@ async def _up(engine: Engine, *, dry_run: bool) -> list[Move]:
             if view_key is None:
                 continue
             view, key = view_key
-            if core.memory is None or core.memory.get(view.space.number, view.map_key(key)) is not None:
+            digest = address_of(view.scope, key).digest
+            if core.memory is None or digest in moved or core.memory.get(view.space.number, view.map_key(key)):
                 continue
             if not await _promote(engine, view, key, found.envelope, dry_run=dry_run):
                 continue
+            moved.add(digest)
             why = f"read in {lane.label} since it was written, and {core.near_label} has room"
             moves.append(Move(key=key, source=lane.label, target=core.near_label, why=why))
     return moves

@@ -53,7 +53,7 @@ class RemoteHouse(ABC):
 
     @abstractmethod
     async def trim_log(self, cache_name: str) -> None:
-        """Have the server's log of a cache forget all its notices, and nothing else."""
+        """Have the server's log of a cache forget all but its newest message, as when it has grown too long."""
 
     @pytest_asyncio.fixture(autouse=True)
     async def _begin_and_check(self) -> AsyncIterator[None]:

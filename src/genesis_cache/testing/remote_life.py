@@ -74,7 +74,8 @@ class EpochContract(RemoteHouse):
         try:
             assert await waiting is None
         except Outage:
-            assert await self.again(lambda: store.follow(known, 0.01)) is None
+            assert (await self.again(lambda: store.join(known))).position.epoch != known.epoch
+            assert await store.follow(known, 0.01) is None
 
     async def test_changes_after_an_emptied_server_are_told_in_the_new_log(self) -> None:
         """A change that finds the server empty makes the new log itself, and says which."""

@@ -146,8 +146,9 @@ class RedisServer(ServerProcess):
 class RedisCluster:
     """Redis nodes that share the slots; no replicas. A cluster takes two seconds to begin, whatever one does."""
 
-    def __init__(self, nodes: int = 3) -> None:
-        self.nodes = [RedisServer() for _ in range(nodes)]
+    def __init__(self, *options: str, nodes: int = 3) -> None:
+        clustered = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(5 * _DOWN_MS)]
+        self.nodes = [RedisServer(None, *clustered, *options) for _ in range(nodes)]
 
     def __enter__(self) -> Self:
         self.start()
@@ -199,7 +200,6 @@ class RedisCluster:
                 lines.append(f"{name} {place} {flags} - 0 0 {number + 1} connected {slots}")
             lines.append(f"vars currentEpoch {len(names)} lastVoteEpoch 0")
             (node.folder / "nodes.conf").write_text("\n".join(lines) + "\n")
-            node.options = ["--cluster-enabled", "yes", "--cluster-node-timeout", str(5 * _DOWN_MS)]
 
 
 class RedisSentinel:

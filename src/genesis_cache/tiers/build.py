@@ -16,6 +16,9 @@ from genesis_cache.tiers.base import Store, StoreError, Tier
 from genesis_cache.tiers.embedded import StoreTier
 from genesis_cache.tiers.memory import MemoryTier
 
+FOLLOW_S = 0.25  # between two proofs that nothing of a server's log was missed; four of them fit in the staleness bound
+LEASE_MARGIN_S = 10.0  # for a load that ends at its very deadline
+
 Built = tuple[MemoryTier | None, list[Tier], int]
 
 
@@ -87,12 +90,14 @@ def _remote_tier(kind: str, make: Any, settings: CacheSettings, max_bytes: int, 
         clock=clock,
         budget_s=settings.cache_far_budget_ms / 1000,
         timeout_s=settings.redis_socket_timeout,
+        follow_s=min(FOLLOW_S, settings.cache_max_staleness / 4),
+        longest_load_s=settings.cache_load_deadline + LEASE_MARGIN_S,
         max_connections=settings.redis_max_connections,
     )
     return tier
 
 
-_EXTRAS = {"redis.store": ("redis", "redis"), "postgres.store": ("asyncpg", "postgres")}
+_EXTRAS = {"redis.store": ("hiredis", "redis"), "postgres.store": ("asyncpg", "postgres")}
 
 
 def _engine(name: str) -> Any:

@@ -116,8 +116,6 @@ class RemoteTier:
 
     async def open(self) -> None:
         """As `Tier.open`; waits for the server for no longer than a call may take."""
-        if self._wanted:
-            return
         self._wanted = True
         line = self._line_here()
         follower = self._following()
@@ -139,10 +137,13 @@ class RemoteTier:
             lines, self._lines, self._line = self._lines, {}, None
             follower, self._follower = self._follower, None
         here = asyncio.get_running_loop()
-        await asyncio.gather(*(self._close_line(line, here) for line in lines.values()))
-        self._health.stop()
+        try:
+            await asyncio.gather(*(self._close_line(line, here) for line in lines.values()))
+        finally:  # even where this is cancelled
+            self._health.stop()
+            if follower is not None:
+                follower.stop()
         if follower is not None:
-            follower.stop()
             await _within(follower.ended, 2 * self._timeout_s)
         self._log = RemoteLog()
 
@@ -264,8 +265,8 @@ class RemoteTier:
         return self._log.heard_at
 
     def position(self) -> Position | None:
-        """As `Tier.position`; None before the log was joined, and while its connection is lost."""
-        position = self._log.position
+        """As `Tier.position`: as last heard, though nothing may be heard at the moment; None before the first join."""
+        position = self._log.known
         if position is None:
             self._revive()
         else:

@@ -79,6 +79,7 @@ class Commits:
         """Write one batch; its first step comes after all that this tick still asks for."""
         orders = self._flying = self._take()
         self._call_due = self._link.loop.time() + self._timeout_s
+        store = self._link.store
         replies: Sequence[Receipts] = ()
         try:
             if orders:
@@ -88,7 +89,8 @@ class Commits:
                 self._bequeath(orders)
                 raise
         except Exception as error:  # noqa: BLE001  # whatever it is, callers never see it
-            self._health.write_failed(error)
+            if store is self._link.store:
+                self._health.write_failed(error)
         finally:
             self._end(orders, replies)
 

@@ -27,7 +27,9 @@ from genesis_cache.tiers.remote_log import RemoteLog
 FIGURES_EVERY_S = 2.0
 
 _NEWS_PAUSE_S = 0.002  # between two looks at a busy log, so that this thread does not keep the others from running
-_RETRY_PAUSE_S = 0.01  # at least, between two looks at the breaker
+_RETRY_PAUSE_S = 0.01  # at least, between two looks at the breaker, and before a lost connection is made again
+_LOSSES = 3  # of the connection in a row, after it had worked, that are no outage yet
+_SILENCE_S = 2.0  # beyond what a request for news may wait by itself: then its connection is given up
 _PROBE_LIFE_S = 10.0
 
 _T = TypeVar("_T")
@@ -68,7 +70,8 @@ class Follower:
         self._wait_s = wait_s
         self._timeout_s = timeout_s
         self._is_stale = False  # whether the log has to be joined again
-        self._has_heard = False  # whether the log was followed since it was joined
+        self._losses = _LOSSES  # in a row; a server that never was there needs no second look
+        self._is_joined = False  # whether the connection has worked
         self._is_gapless = True  # whether what was missed may still be followed
         self._loop = asyncio.new_event_loop()
         self._link = Link(self._loop, make)
@@ -165,12 +168,15 @@ class Follower:
                 await self._hear()
             except Exception as error:  # noqa: BLE001  # whatever it is, the next attempt may work
                 self._log.lost()
-                if not self._has_heard:  # a connection that is lost after it worked is made again at once
+                self._losses += 1
+                if self._losses > _LOSSES or (isinstance(error, Unanswered) and not self._is_joined):
                     self._health.read_failed(error)
+                else:
+                    await asyncio.sleep(_RETRY_PAUSE_S)
             _done(self.first)
 
     async def _join(self) -> None:
-        self._is_stale = self._has_heard = False
+        self._is_stale = self._is_joined = False
         async with _answering("join its log", self._timeout_s):
             store = await self._link.ready()
             sent_at = self._clock.now()
@@ -179,6 +185,9 @@ class Follower:
             self._is_gapless = True
             if self._health.reads_down:
                 await store.get(PROBE)
+            if not self.first.done():
+                self.stats = await store.stats()  # who opens a tier to see what it holds shall not see nothing
+        self._is_joined = True
         self._health.read_worked()
         _done(self.first)
         self._tell()
@@ -188,13 +197,13 @@ class Follower:
         store, log, health = self._link.store, self._log, self._health
         while not self._is_stale and (known := log.known) is not None:
             sent_at = self._clock.now()
-            async with _answering("say what is new", self._wait_s + self._timeout_s):
+            async with _answering("say what is new", self._wait_s + min(self._timeout_s, _SILENCE_S)):
                 news = await store.follow(known, self._wait_s)
             if news is None:
                 self._is_gapless = False
                 return
             log.heard(news, sent_at)
-            self._has_heard = True
+            self._losses = 0
             if news:
                 self._tell()
                 await asyncio.sleep(_NEWS_PAUSE_S)
@@ -246,6 +255,8 @@ class Follower:
                 store = await self._link.ready()
                 if not await store.lease(lease.address, lease.token, self._leases.lease_s):
                     self._leases.drop(lease)
+                elif not self._leases.is_held(lease):  # it was given back meanwhile, and this took it anew
+                    await store.release(lease.address, lease.token)
         except Exception:  # noqa: BLE001  # tried again in time
             self._health.errors += 1
 

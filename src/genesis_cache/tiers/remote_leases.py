@@ -73,6 +73,11 @@ class Leases:
             lease = self._table.pop(address.digest, None)
         return lease if lease is not None and lease.is_granted else None
 
+    def is_held(self, lease: Lease) -> bool:
+        """Whether it was granted and not given back."""
+        with self._guard:
+            return self._table.get(lease.address.digest) is lease
+
     def held(self) -> list[Lease]:
         """Those to be renewed now."""
         with self._guard:

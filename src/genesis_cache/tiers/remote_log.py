@@ -20,10 +20,10 @@ class RemoteLog:
     """The log as this process knows it."""
 
     def __init__(self) -> None:
-        self.position: Position | None = None
-        """The log's end as last heard; None before the first join, and while nothing is heard."""
         self.known: Position | None = None
-        """As `position`, and still there while nothing is heard."""
+        """The log's end as last heard; None before the first join."""
+        self.is_heard = False
+        """Whether it is being followed at the moment."""
         self.heard_at: float | None = None
         """When the last request was sent whose answer proved that nothing is missing here; monotonic seconds."""
         self.believed = 0
@@ -49,7 +49,7 @@ class RemoteLog:
     def notices(self, after: Position) -> list[Notice] | None:
         """Notices after a position in order; None where that is another log, or is too long ago."""
         with self._guard:
-            position = self.position
+            position = self.known
             if position is None or position.epoch != after.epoch or not self._base <= after.seq <= position.seq:
                 return None
             late = list(takewhile(lambda notice: notice.seq > after.seq, reversed(self._notices)))
@@ -74,11 +74,12 @@ class RemoteLog:
             known = self.known
             is_same = known is not None and known.epoch == joined.position.epoch
             if is_same and is_gapless and known is not None and known.seq <= joined.position.seq:
-                self.position = known
+                self.is_heard = True
                 return False
             if not is_same:
                 self._given = 0
-            self.position = self.known = joined.position
+            self.known = joined.position
+            self.is_heard = True
             self._base = joined.position.seq
             self._notices.clear()
             self._floors = joined.floors
@@ -88,13 +89,12 @@ class RemoteLog:
     def heard(self, news: Sequence[Notice], sent_at: float) -> None:
         """All that there was after the known position at the moment of sending, and perhaps more."""
         with self._guard:
-            self.heard_at = sent_at
-            if not news or self.known is None:
-                return
-            self._notices.extend(news)
-            while len(self._notices) > MAX_NOTICES:
-                self._forget_oldest()
-            self.position = self.known = Position(self.known.epoch, news[-1].seq)
+            if news and self.known is not None:
+                self._notices.extend(news)
+                while len(self._notices) > MAX_NOTICES:
+                    self._forget_oldest()
+                self.known = Position(self.known.epoch, news[-1].seq)
+            self.heard_at = sent_at  # last, so that nobody finds a proof of what is not here yet
 
     def _forget_oldest(self) -> None:
         notice = self._notices.popleft()
@@ -104,7 +104,7 @@ class RemoteLog:
 
     def lost(self) -> None:
         """Nothing is heard any longer."""
-        self.position = None
+        self.is_heard = False
 
     def receipted(self, committed: Committed) -> bool:
         """Sequences that a commit of this process took; False if they are of another log than is known here."""

@@ -1,7 +1,8 @@
 """Reads of one event loop: all of a tick travel as one batch, each caller waits for no longer than its budget.
 
-A batch runs in a task of its own, so that a caller that is cancelled takes nothing from the others, and has one timer:
-past the budget all its callers are told that the reply is late, and the server is suspect until the reply is there.
+A batch runs in a task of its own, so that a caller that is cancelled takes nothing from the others. Past the budget all
+its callers are told that the reply is late, and the server is suspect until the reply is there. One timer watches the
+oldest batch, so that a batch that is answered in time costs none.
 """
 
 import asyncio
@@ -40,15 +41,15 @@ class _Batch:
 
     __slots__ = ("addresses", "answers", "due", "given_up", "has_begun", "number", "task", "timer")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, due: float) -> None:
         self.number = number
         self.addresses: list[Address] = []
         self.answers: list[asyncio.Future[Answer]] = []
-        self.due = 0.0
+        self.due = due
         self.given_up = False
         self.has_begun = False
         self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.timer: asyncio.TimerHandle | None = None  # of a late batch: when it is given up
 
 
 class Reads:
@@ -64,9 +65,13 @@ class Reads:
         self._timeout_s = timeout_s
         self._most = in_flight
         self._future = link.loop.create_future
+        self._time = link.loop.time
         self._gathering: _Batch | None = None
         self._waiting: deque[_Batch] = deque()
         self._flying: set[_Batch] = set()
+        self._in_time: dict[_Batch, None] = {}  # those whose budget is not over, the oldest first
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_graced = False
         self._begun = 0
         self._answered = 0  # the highest number of a batch that was answered
 
@@ -82,10 +87,10 @@ class Reads:
 
     def _gather(self) -> _Batch:
         self._begun += 1
-        batch = self._gathering = _Batch(self._begun)
-        loop = self._link.loop
-        batch.timer = timer = loop.call_later(self._budget_s, self._late, batch)
-        batch.due = timer.when()
+        batch = self._gathering = _Batch(self._begun, self._time() + self._budget_s)
+        self._in_time[batch] = None
+        if self._timer is None:
+            self._timer = self._link.loop.call_at(batch.due, self._look)
         if len(self._flying) < self._most:
             self._start(batch)
         else:
@@ -122,6 +127,7 @@ class Reads:
 
     def _end(self, batch: _Batch, replies: Sequence[Buffer | None] | None) -> None:
         self._flying.discard(batch)
+        self._in_time.pop(batch, None)
         if batch.timer is not None:
             batch.timer.cancel()
             batch.timer = None
@@ -160,17 +166,30 @@ class Reads:
 
     # -- budgets ------------------------------------------------------------------------------------------------
 
+    def _look(self) -> None:
+        """Find those whose budget is over; look again when that of the next is."""
+        now = self._time()
+        oldest = next(iter(self._in_time), None)
+        if oldest is not None and not self._is_graced and now - oldest.due > _STALL_S:
+            self._is_graced = True  # once, so that the loop can first take in what is there already
+            self._timer = self._link.loop.call_at(now + _STALL_S, self._look)
+            return
+        self._is_graced = False
+        self._timer = None
+        for batch in [batch for batch in self._in_time if batch.due <= now]:
+            if batch in self._in_time:
+                self._late(batch)
+        if self._in_time:
+            self._timer = self._link.loop.call_at(next(iter(self._in_time)).due, self._look)
+
     def _late(self, batch: _Batch) -> None:
         """The budget is over: callers go on, and the reply is waited for behind them."""
-        loop = self._link.loop
-        if loop.time() - batch.due > _STALL_S:
-            batch.due = loop.time() + 2 * _STALL_S  # so that the loop can first take in what is there already
-            batch.timer = loop.call_at(batch.due - _STALL_S, self._late, batch)
-            return
         if not batch.has_begun:
             self._drop(batch)
             return
-        batch.timer = loop.call_later(max(self._timeout_s - self._budget_s, 0.0), self._give_up, batch)
+        del self._in_time[batch]
+        patience_s = max(self._timeout_s - self._budget_s, 0.0)
+        batch.timer = self._link.loop.call_later(patience_s, self._give_up, batch)
         rests: list[asyncio.Future[Answer]] = []
         for answer in batch.answers:
             if not answer.done():
@@ -202,6 +221,9 @@ class Reads:
 
     async def close(self) -> None:
         """Let no reader wait any longer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for batch in list(self._waiting):
             self._drop(batch)
         flying = [batch for batch in self._flying if batch.task is not None]

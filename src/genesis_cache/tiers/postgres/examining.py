@@ -91,6 +91,8 @@ class Facts(msgspec.Struct, frozen=True):
     is_logged: bool
     wants_logged: bool
     is_listening: bool
+    is_private: bool
+    """Whether what is sent is encrypted, or stays on this machine."""
 
 
 _FACTS = """
@@ -98,7 +100,9 @@ SELECT current_setting('server_version') AS version, current_setting('server_ver
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
     current_setting('max_connections')::int AS "limit", current_setting('fsync') = 'on' AS fsync,
     current_setting('synchronous_commit') AS synchronous, current_setting('autovacuum') = 'on' AS autovacuum,
-    extract(epoch FROM clock_timestamp())::float8 AS server_s
+    extract(epoch FROM clock_timestamp())::float8 AS server_s,
+    coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)
+        OR inet_client_addr() IS NULL OR inet_client_addr() = inet_server_addr() AS is_private
 """
 
 _ROWS = """
@@ -146,6 +150,7 @@ async def diagnose(session: Session, capacity: int, *, is_listening: bool) -> li
             _clock,
             _latency,
             _listening,
+            _privacy,
         )
     ]
 
@@ -231,3 +236,10 @@ def _listening(facts: Facts) -> Finding:
     return _found(
         "notifications", sentence, Severity.ADVICE, "name the server itself in listen_url=... beside the pooler"
     )
+
+
+def _privacy(facts: Facts) -> Finding:
+    if facts.is_private:
+        return _found("encryption", "what is sent to the server is encrypted, or does not leave this machine")
+    sentence = "what is sent to the server crosses a network in clear"
+    return _found("encryption", sentence, Severity.ADVICE, "add sslmode=verify-full and sslrootcert=... to the URL")

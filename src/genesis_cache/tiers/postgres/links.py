@@ -49,15 +49,19 @@ class Links(Protocol):
 
 
 class OwnLinks:
-    """Connections that we make ourselves."""
+    """Connections that we make ourselves.
+
+    Each is made in a task of its own: whoever asked for it may be cancelled, then it serves the next one.
+    """
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], limit: int = MAX_CONNECTIONS) -> None:
         self._connect = connect
         self._limit = limit
         self._free: list[Connection] = []
         self._used: set[Connection] = set()
-        self._making = 0
+        self._making: set[asyncio.Task[None]] = set()
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_closed = False
 
     def idle(self) -> Connection | None:
         """As `Links.idle`."""
@@ -71,31 +75,36 @@ class OwnLinks:
         return None
 
     async def take(self) -> Connection:
-        """As `Links.take`: first come, first served."""
+        """As `Links.take`."""
+        self._is_closed = False
         while (connection := self.idle()) is None:
-            if len(self._used) + self._making < self._limit:
-                return await self._make()
+            if len(self._used) + len(self._making) < self._limit:
+                task = asyncio.get_running_loop().create_task(self._make())
+                self._making.add(task)
+                task.add_done_callback(self._making.discard)
             await self._wait()
         return connection
 
-    async def _make(self) -> Connection:
-        self._making += 1
+    async def _make(self) -> None:
         try:
             connection = await self._connect()
-            self._used.add(connection)
-        finally:
-            self._making -= 1
+        except Failures as error:
+            self._wake(error)
+            return
+        if self._is_closed:
+            await end(connection)
+        else:
+            self._free.append(connection)
             self._wake()
-        return connection
 
     async def _wait(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
             await waiter
-        except BaseException:
+        except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
-                self._wake()  # it was our turn: let the next one have it
+                self._wake(waiter.exception())  # it was our turn: let the next one have it
             raise
 
     def give(self, connection: Connection) -> None:
@@ -117,30 +126,42 @@ class OwnLinks:
         while self._free:
             self._free.pop().terminate()
 
-    def _wake(self) -> None:
+    def _wake(self, error: BaseException | None = None) -> None:
+        """Tell the first who waits that there may be a connection, or that there is none."""
         while self._waiting:
             waiter = self._waiting.popleft()
-            if not waiter.done():
+            if waiter.done():
+                continue
+            if error is None:
                 waiter.set_result(None)
-                return
+            else:
+                waiter.set_exception(error)
+            return
 
     async def close(self) -> None:
         """As `Links.close`; a connection in use is terminated."""
+        self._is_closed = True
         free, self._free = self._free, []
         used, self._used = self._used, set()
         for connection in used:
             connection.terminate()
         for connection in free:
             await end(connection)
-        self._wake()
+        if self._making:
+            _, late = await asyncio.wait(self._making, timeout=CLOSE_S)
+            for task in late:
+                task.cancel()
+        while self._waiting:
+            self._wake(ConnectionAbortedError("the store was closed"))
 
     def forget(self) -> None:
         """As `Links.forget`."""
         for connection in (*self._free, *self._used):
             abandon(connection)
+        _abandoned.extend(self._making)
         self._free = []
         self._used = set()
-        self._making = 0
+        self._making = set()
         self._waiting = deque()
 
 
@@ -255,4 +276,4 @@ def abandon(connection: Connection) -> None:
     _abandoned.append(connection)
 
 
-_abandoned: list[Connection] = []
+_abandoned: list[object] = []

@@ -4,11 +4,12 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from genesis_cache.model.notice import Kind, Notice, Position
-from genesis_cache.tiers.postgres.faults import Failures, outage_of
-from genesis_cache.tiers.postgres.links import Connection, abandon, connector, end
+from genesis_cache.tiers.postgres.faults import Failures, is_without_tables, outage_of
+from genesis_cache.tiers.postgres.links import Connection, OwnLinks, connector, settle
 from genesis_cache.tiers.postgres.session import Session
 from genesis_cache.tiers.postgres.statements import ONE_READ
 from genesis_cache.tiers.remote_base import Joined, Outage
@@ -26,13 +27,12 @@ class Log:
         self._session = session
         self._known: Position | None = None
         """The furthest position that this process knows of."""
-        self._ear: Connection | None = None
         self._heard = asyncio.Event()
-        self._listening: asyncio.Lock | None = None
-        place = session.place
-        self._connect: Callable[[], Awaitable[Connection]] | None = None
-        if place.listen_url is not None:
-            self._connect = connector(place, min(connect_s, session.timeout_s), session.timeout_s, listening=True)
+        self._ears: OwnLinks | None = None
+        """The one connection that listens; None where the log can only be polled."""
+        if session.place.listen_url is not None:
+            connect = connector(session.place, min(connect_s, session.timeout_s), session.timeout_s, listening=True)
+            self._ears = OwnLinks(partial(self._listen, connect), limit=1)
 
     @property
     def known(self) -> tuple[int, int]:
@@ -101,63 +101,58 @@ class Log:
                 return notices
 
     async def _rows(self, since: int) -> list[Any]:
-        """One query, on the connection that listens if there is one."""
-        session = self._session
-        if self._connect is None:
+        """One query, on the connection that listens if there is one; nothing where there are no tables."""
+        session, ears = self._session, self._ears
+        if ears is None:
             return await session.ask(lambda connection: connection.fetch(session.sql.follow, since))
         if not session.is_ready:
             await session.open()
-        if self._listening is None:
-            self._listening = asyncio.Lock()
         try:
-            async with asyncio.timeout(session.timeout_s), self._listening:
-                return await self._listened(self._connect, since)
+            async with asyncio.timeout(session.timeout_s):
+                return await self._listened(ears, since)
         except Failures as error:
+            if is_without_tables(error):
+                session.is_ready = False
+                return []
             raise outage_of(error, session.place.listen_url or session.place.url) from error
 
-    async def _listened(self, connect: Callable[[], Awaitable[Connection]], since: int) -> list[Any]:
-        sql = self._session.sql
+    async def _listened(self, ears: OwnLinks, since: int) -> list[Any]:
+        connection = await ears.take()
         try:
-            if self._ear is None or self._ear.is_closed():
-                self._drop_ear()
-                self._ear = await connect()
-                await self._ear.add_listener(sql.channel, self._hear)
-            rows: list[Any] = await self._ear.fetch(sql.follow, since)
-        except BaseException:
-            self._drop_ear()
+            rows: list[Any] = await connection.fetch(self._session.sql.follow, since)
+        except BaseException as error:
+            settle(ears, connection, error)
             raise
+        ears.give(connection)
         return rows
+
+    async def _listen(self, connect: Callable[[], Awaitable[Connection]]) -> Connection:
+        connection = await connect()
+        try:
+            await connection.add_listener(self._session.sql.channel, self._hear)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     def _hear(self, *_: object) -> None:
         self._heard.set()
 
-    def _drop_ear(self) -> None:
-        ear, self._ear = self._ear, None
-        if ear is not None:
-            ear.terminate()
-
     @property
     def is_listening(self) -> bool:
         """Whether notifications wake it; else it polls."""
-        return self._connect is not None
+        return self._ears is not None
 
     async def close(self) -> None:
         """End the connection; safe to call twice."""
-        ear, self._ear = self._ear, None
-        if ear is None:
-            return
-        if self._listening is not None and self._listening.locked():
-            ear.terminate()  # somebody still follows on it
-        else:
-            await end(ear)
+        if self._ears is not None:
+            await self._ears.close()
 
     def forget(self) -> None:
         """Drop the connection without a word to the server."""
-        ear, self._ear = self._ear, None
-        if ear is not None:
-            abandon(ear)
+        if self._ears is not None:
+            self._ears.forget()
         self._heard = asyncio.Event()
-        self._listening = None
 
 
 def signed(epoch: int) -> int:

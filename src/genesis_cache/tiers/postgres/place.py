@@ -46,9 +46,7 @@ def place_of(url: str) -> Place:
     given = parse_qsl(parts.query, keep_blank_values=True)
     ours = {name: text for name, text in given if name in _OURS}
     rest = [(name, text) for name, text in given if name not in _OURS]
-    for name, text in rest:
-        if name == "sslmode" and text not in _SSL_MODES:
-            raise SettingsError(f"sslmode must be one of {', '.join(_SSL_MODES)}, got {text!r:.40} in {masked(url)!r}")
+    _check_rest(url, rest)
     pooler = ours.get("pooler", "")
     if pooler not in ("", "transaction"):
         raise SettingsError(f"pooler must be 'transaction' or left out, got {pooler!r:.40} in {masked(url)!r}")
@@ -59,7 +57,28 @@ def place_of(url: str) -> Place:
     return Place(plain, listen_url, _is_logged(url, ours), bool(pooler), _schema(url, ours))
 
 
-_OURS = frozenset({"logged", "pooler", "listen_url", "schema", "max_mb"})
+_OURS = frozenset({"logged", "pooler", "listen_url", "schema"})
+_CLIENTS = frozenset(
+    {"host", "hostaddr", "port", "user", "database", "dbname", "password", "passfile", "service", "servicefile",
+     "sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation", "krbsrvname", "gsslib",
+     "ssl_min_protocol_version", "ssl_max_protocol_version", "target_session_attrs"}
+)  # fmt: skip
+_SERVERS = frozenset(
+    {"application_name", "options", "search_path", "timezone", "client_encoding", "synchronous_commit", "role",
+     "statement_timeout", "lock_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout", "work_mem"}
+)  # fmt: skip
+
+
+def _check_rest(url: str, rest: list[tuple[str, str]]) -> None:
+    """What the client or the server reads: a word that neither knows would fail at every connection."""
+    for name, text in rest:
+        if name not in _CLIENTS and name.lower() not in _SERVERS and "." not in name:
+            raise SettingsError(
+                f"{masked(url)!r} has the unknown parameter {name!r}: ours are {', '.join(sorted(_OURS))}; the client's"
+                f" are {', '.join(sorted(_CLIENTS))}, and some settings of the server"
+            )
+        if name == "sslmode" and text not in _SSL_MODES:
+            raise SettingsError(f"sslmode must be one of {', '.join(_SSL_MODES)}, got {text!r:.40} in {masked(url)!r}")
 
 
 def _is_logged(url: str, ours: dict[str, str]) -> bool:

@@ -64,7 +64,7 @@ CREATE {persistence} TABLE {s}.{u}floors (cache int8, name bytea, seq int8 NOT N
 # Plans are made once and never by scanning or sorting a table that statistics do not know yet to be large.
 _PLANS = """
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off SET jit = off
+    SET enable_mergejoin = off SET enable_bitmapscan = off SET enable_material = off SET jit = off
 """
 
 # p_ops: 0 set, 1 fill, 2 remove, 3 drop, 4 fill that is not kept; 0 to 2 write a row, 3 and 4 take one away.
@@ -152,12 +152,16 @@ BEGIN
         ON CONFLICT (cache, name) DO UPDATE SET seq = excluded.seq;
     END IF;
 
+    IF current_setting('synchronous_commit') = 'off' AND NOT c.loose THEN
+        c.loose := true;
+        PERFORM set_config('synchronous_commit', 'on', true);  -- that commits may be lost must not be lost itself
+    END IF;
     UPDATE {s}.{u}control SET
         seq = c.seq + total, entries = c.entries - old_rows + new_rows, bytes = c.bytes - old_bytes + new_bytes,
         floors = c.floors + new_floors, evicted_size = c.evicted_size + p_evicted,
         cleared = CASE WHEN p_cleared > 0
             THEN c.seq + p_cleared - (SELECT count(*) FROM unnest(gaps) g WHERE g < p_cleared) ELSE c.cleared END,
-        loose = c.loose OR current_setting('synchronous_commit') = 'off'
+        loose = c.loose
     WHERE cache = p_cache;
 END $$;
 """
@@ -305,6 +309,30 @@ BEGIN
 END $$;
 """
 
+_MAKE = """
+DO $make$
+BEGIN
+    PERFORM pg_advisory_xact_lock({lock});
+    IF EXISTS (
+        SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = '{s}' AND c.relname = 'meta') THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = '{s}') THEN
+        CREATE SCHEMA {s};
+    END IF;
+    CREATE TABLE {s}.meta (version int4 NOT NULL);
+    INSERT INTO {s}.meta VALUES ({version});
+    {all}
+END $make$
+"""
+
+# Asked of the tables themselves: to_regclass answers out of what the session remembers, in spite of our lock.
+_HAS_META = """
+SELECT EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = 'meta')
+"""
+
 ROW_BYTES = 200
 """What a row and its index lines take beside the envelope."""
 
@@ -315,12 +343,15 @@ def cache_id(name: str) -> int:
 
 
 def making(schema: str) -> str:
-    """All statements that make the tables and functions of the present version."""
+    """The one statement that makes the tables and functions of the present version, unless somebody has done so.
+
+    One statement, so that a call that is given up leaves no transaction behind. Who waited finds them made.
+    """
     text = _COMMON.format(s=schema)
     for prefix, persistence in (("", ""), ("unlogged_", "UNLOGGED")):
         for part in (_SET, _APPLY, _JOIN, _EVICT, _TRIM, _MARK):
             text += part.format(s=schema, u=prefix, persistence=persistence, plans=_PLANS, row=ROW_BYTES)
-    return text
+    return _MAKE.format(s=schema, lock=_MAKING, version=VERSION, all=text)
 
 
 async def prepare(connection: Any, schema: str, name: str, *, is_logged: bool) -> bool:
@@ -334,7 +365,7 @@ async def prepare(connection: Any, schema: str, name: str, *, is_logged: bool) -
     if await connection.fetchval("SELECT pg_is_in_recovery()"):
         raise Outage("the PostgreSQL server is a standby and takes no changes: name the primary in DATABASE_URL")
     if await _version(connection, schema) != VERSION:
-        await _make(connection, schema)
+        await connection.execute(making(schema))
     number = cache_id(name)
     known = f"SELECT logged FROM {schema}.caches WHERE id = $1"  # noqa: S608  # the schema's name was checked
     found = await connection.fetchval(known, number)
@@ -347,7 +378,7 @@ async def prepare(connection: Any, schema: str, name: str, *, is_logged: bool) -
 
 async def _version(connection: Any, schema: str) -> int:
     """Of the tables that are there; 0 for none."""
-    if await connection.fetchval("SELECT to_regclass($1) IS NULL", f"{schema}.meta"):
+    if not await connection.fetchval(_HAS_META, schema):
         return 0
     text = f"SELECT version FROM {schema}.meta"  # noqa: S608  # the schema's name was checked
     version = await connection.fetchval(text) or 0
@@ -357,16 +388,3 @@ async def _version(connection: Any, schema: str) -> int:
             f" knows {VERSION}: upgrade this program, or give it a schema of its own by schema=..."
         )
     return int(version)
-
-
-async def _make(connection: Any, schema: str) -> None:
-    """Make the tables, as the one process that does; who waited finds them made."""
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", _MAKING)
-        if await _version(connection, schema) == VERSION:
-            return
-        if await connection.fetchval("SELECT to_regnamespace($1) IS NULL", schema):
-            await connection.execute(f"CREATE SCHEMA {schema}")
-        await connection.execute(f"CREATE TABLE {schema}.meta (version int4 NOT NULL)")
-        await connection.execute(making(schema))
-        await connection.execute(f"INSERT INTO {schema}.meta VALUES ({VERSION})")  # noqa: S608  # fixed words

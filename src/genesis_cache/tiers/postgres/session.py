@@ -20,6 +20,7 @@ from genesis_cache.tiers.postgres.schema import prepare
 from genesis_cache.tiers.postgres.statements import Statements
 
 _ATTEMPTS = 6  # at a transaction that was rolled back
+_POOLED_ATTEMPTS = 4  # more of a read, because a pooler may hand out several dead sessions one by one
 _PAUSE_S = 0.005  # before the second attempt; each further one waits up to twice as long
 
 _T = TypeVar("_T")
@@ -77,7 +78,7 @@ class Session:
             except Failures as error:
                 if is_rolled_back(error):
                     await asyncio.sleep(random.random() * _PAUSE_S * 2**attempt)  # noqa: S311  # spreads, hides nothing
-                elif attempt > 0:
+                elif attempt >= (_POOLED_ATTEMPTS if again and self.place.is_pooled else 1):
                     raise
                 elif is_without_tables(error):
                     self.is_ready = False

@@ -90,8 +90,10 @@ class Sweeping:
         while asyncio.get_running_loop().time() <= end:
             rows = await self._ask(self._session.sql.page, self._after, STEP)
             dead = [digest for digest, made in rows if made < self._searching]
-            if dead:
-                removed += max(await self._evict(dead, "cleared"), 0)
+            gone = await self._evict(dead, "cleared") if dead else 0
+            if gone == _ELSEWHERE:
+                break
+            removed += gone
             if len(rows) < STEP:
                 await self._ask(self._session.sql.swept, self._searching)
                 break
@@ -100,22 +102,24 @@ class Sweeping:
 
     async def _oversized(self, end: float) -> int:
         """Evict the largest and least useful of random samples until the bound holds."""
-        books = await self._books()
-        if books is None or books["bytes"] <= self._capacity:
-            return 0
-        removed, wanted = 0, books["bytes"] - int(self._capacity * TARGET)
-        while wanted > 0 and asyncio.get_running_loop().time() <= end:
-            wall = self._session.clock.wall()
-            rows = await self._ask(self._session.sql.sample, secrets.token_bytes(32), SAMPLE, wall)
-            if len(rows) < SAMPLE // 2:  # the end of the table came first
-                rows = await self._ask(self._session.sql.sample, b"", SAMPLE, wall)
-            chosen = _chosen(rows, wanted)
-            gone = await self._evict([digest for digest, _ in chosen], "size")
+        removed, target = 0, self._capacity
+        while asyncio.get_running_loop().time() <= end:
+            books = await self._books()
+            if books is None or books["bytes"] <= target:
+                break
+            target = int(self._capacity * TARGET)
+            chosen = _chosen(await self._sample(), books["bytes"] - target)
+            gone = await self._evict(chosen, "size")
             if gone <= 0:
                 break
             removed += gone
-            wanted -= sum(size + ROW_BYTES for _, size in chosen)
         return removed
+
+    async def _sample(self) -> list[Any]:
+        """Rows from a random place on, ranked; all of them where they are few."""
+        sample, wall = self._session.sql.sample, self._session.clock.wall()
+        rows = await self._ask(sample, secrets.token_bytes(32), SAMPLE, wall)
+        return rows if len(rows) >= SAMPLE // 2 else await self._ask(sample, b"", SAMPLE, wall)
 
     async def _trim(self, end: float) -> None:
         sql = self._session.sql
@@ -131,12 +135,12 @@ class Sweeping:
         return rows[0] if rows else None
 
 
-def _chosen(rows: Sequence[Any], wanted: int) -> list[tuple[bytes, int]]:
+def _chosen(rows: Sequence[Any], wanted: int) -> list[bytes]:
     """As many of the ranked rows as give the bytes that are wanted, within one step."""
-    chosen: list[tuple[bytes, int]] = []
+    chosen: list[bytes] = []
     for digest, size in rows[:STEP]:
         if wanted <= 0:
             break
-        chosen.append((digest, size))
+        chosen.append(digest)
         wanted -= size + ROW_BYTES
     return chosen

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Iterator, Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.notice import Kind, Notice
@@ -33,6 +33,39 @@ _DONE = Receipt()
 _SET, _FILL, _REMOVE, _DROP, _KILL, _KILL_ALL = range(1, 7)
 
 
+class Line(NamedTuple):
+    """One change as a script's arguments."""
+
+    key: bytes
+    meta: bytes
+    """What it is, where its mark stands, the sequence before its load (or its own), its version, its life."""
+    name: bytes
+    """What it kills, empty for a fill and a drop."""
+    value: bytes
+    digest: bytes | None
+    """Of its address; a kill has none."""
+
+    @property
+    def op(self) -> int:
+        """What it is, as scripts number it."""
+        return self.meta[0]
+
+    @property
+    def takes_sequence(self) -> bool:
+        """Whether it is told to others."""
+        return self.meta[0] not in {_FILL, _DROP}
+
+    @property
+    def version(self) -> tuple[str, str]:
+        """The halves of its version, zeros for none."""
+        _, _, _, high, low, _ = _META.unpack(self.meta)
+        return str(high), str(low)
+
+    def with_seq(self, seq: int) -> "Line":
+        """The same with the sequence it was given, if it takes one."""
+        return self._replace(meta=self.meta[:5] + _U64.pack(seq) + self.meta[13:]) if self.takes_sequence else self
+
+
 class Packer:
     """Changes as the arguments of a script."""
 
@@ -57,30 +90,32 @@ class Packer:
         """The wall time in milliseconds, beside each floor."""
         return _U64.pack(int(self._clock.wall() * 1000))
 
-    def packed(self, change: Change) -> tuple[bytes, bytes, bytes, bytes]:
-        """Its key, what it is, the name that it kills, and the value to store."""
+    def packed(self, change: Change) -> Line:
+        """A change as a script's arguments."""
         if isinstance(change, Kill):
             notice = change.notice
             is_all = notice.kind is Kind.CLEAR and not notice.namespace and notice.owner is None
             meta = _META.pack(_KILL_ALL if is_all else _KILL, 0, 0, 0, 0, 0)
-            return self._names.floors, meta, notice_name(notice), b""
+            return Line(self._names.floors, meta, notice_name(notice), b"", None)
         digest = change.address.digest
         key, mark = self._names.value_of(digest), self._names.mark_at(digest)
         if isinstance(change, Put):
             return self._packed_put(change, key, mark)
         if isinstance(change, Remove):
-            return key, _META.pack(_REMOVE, mark, 0, 0, 0, 0), _key_name(change), b""
-        return key, _META.pack(_DROP, mark, 0, 0, 0, 0), b"", b""
+            return Line(key, _META.pack(_REMOVE, mark, 0, 0, 0, 0), _key_name(change), b"", digest)
+        return Line(key, _META.pack(_DROP, mark, 0, 0, 0, 0), b"", b"", digest)
 
-    def _packed_put(self, put: Put, key: bytes, mark: int) -> tuple[bytes, bytes, bytes, bytes]:
+    def _packed_put(self, put: Put, key: bytes, mark: int) -> Line:
         version = 0 if put.version is None else put.version + _VERSION_ZERO
         high, low = divmod(version, 2**32)
         left_ms = self._left_ms(put.gone_at)
         is_kept = left_ms > 0 and len(put.envelope) <= self.capacity_bytes
         value = _U64.pack(version) + put.envelope if is_kept else b""
         if put.since is not None:
-            return key, _META.pack(_FILL if is_kept else _DROP, mark, put.since, high, low, left_ms), b"", value
-        return key, _META.pack(_SET if is_kept else _REMOVE, mark, 0, high, low, left_ms), _key_name(put), value
+            meta = _META.pack(_FILL if is_kept else _DROP, mark, put.since, high, low, left_ms)
+            return Line(key, meta, b"", value, put.address.digest)
+        meta = _META.pack(_SET if is_kept else _REMOVE, mark, 0, high, low, left_ms)
+        return Line(key, meta, _key_name(put), value, put.address.digest)
 
     def _left_ms(self, gone_at: float) -> int:
         left_ms = (gone_at - self._clock.wall()) * 1000
@@ -144,7 +179,7 @@ class Commits:
             raise Outage(
                 f"Redis at {self._server.shown} loses what it is given: is something emptying it all the time?"
             )
-        if isinstance(reply, ReplyError) and "OOM" in str(reply) and (left := without_values(batch)):
+        if isinstance(reply, ReplyError) and reply.code == "OOM" and (left := without_values(batch)):
             await self._run(left, epoch)
         given, numbers = self._server.checked(reply)
         return int.from_bytes(given, "big"), receipts_of(numbers)
@@ -161,9 +196,9 @@ class Commits:
             "1" if stores_nothing else "0",
         ]
         for change in batch:
-            key, *said = packer.packed(change)
+            key, meta, name, value, _ = packer.packed(change)
             keys.append(key)
-            arguments += said
+            arguments += (meta, name, value)
         return await COMMIT.run(self._server.call_once, keys, arguments)
 
 

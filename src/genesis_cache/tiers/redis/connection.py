@@ -207,6 +207,8 @@ async def _introduce(connection: Connection, place: Place, *, as_sentinel: bool)
     for reply in (hello, *rest):
         if isinstance(reply, ReplyError):
             raise reply
+    if not isinstance(hello, dict):
+        raise ConnectionLost(f"answers in a way that is not Redis: {str(hello)[:100]}")
     connection.hello = hello
     version = version_of(connection)
     if not as_sentinel and version < LEAST_VERSION:

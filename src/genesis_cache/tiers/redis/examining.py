@@ -7,7 +7,7 @@ from genesis_cache.tiers.base import Found
 from genesis_cache.tiers.redis.connection import pack
 from genesis_cache.tiers.redis.names import DIGEST_BYTES, Names
 from genesis_cache.tiers.redis.outage import ReplyError
-from genesis_cache.tiers.redis.server import Server
+from genesis_cache.tiers.redis.server import Endpoint, Server
 from genesis_cache.tiers.redis.sweeping import Nodes, Walk
 
 HEAD_BYTES = 8
@@ -17,7 +17,7 @@ _READ_AT_ONCE = 50  # whole envelopes
 _USED_AFTER_S = 2  # seconds: idle times are whole ones
 
 
-async def check(server: Server, nodes: Nodes, names: Names) -> list[str]:
+async def check(server: Endpoint, nodes: Nodes, names: Names) -> list[str]:
     """As `RemoteStore.check`."""
     faults = await _check_books(server, names)
     walk = Walk(await nodes(), names)
@@ -49,7 +49,7 @@ async def scan(nodes: Sequence[Server], names: Names, limit: int) -> list[Found]
     return found[:limit]
 
 
-async def _check_books(server: Server, names: Names) -> list[str]:
+async def _check_books(server: Endpoint, names: Names) -> list[str]:
     asked = [("HMGET", names.control, *_FIELDS), ("HLEN", names.floors), ("XINFO", "STREAM", names.log)]
     fields, floors, log = await server.batch([pack(words) for words in asked])
     books = dict(zip(_FIELDS, server.checked(fields), strict=True))

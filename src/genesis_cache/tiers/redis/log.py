@@ -6,6 +6,7 @@ of a log that was emptied, replaced or trimmed.
 
 import asyncio
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from genesis_cache.model.clock import Clock
@@ -14,14 +15,14 @@ from genesis_cache.tiers.redis.connection import Connection, pack
 from genesis_cache.tiers.redis.names import Names
 from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError
 from genesis_cache.tiers.redis.scripts import JOIN
-from genesis_cache.tiers.redis.server import Server
+from genesis_cache.tiers.redis.server import Endpoint
 from genesis_cache.tiers.remote_base import Joined
 from genesis_cache.tiers.wire import named_notice, unpack_notices
 
 _STEP_S = 0.1  # a blocked read hears nothing of FLUSHALL, so it is not left alone for longer
 _MESSAGES_AT_ONCE = 128
 _BLIND_STEPS = 3  # after so many reads that show nothing of what the books say is there, it is gone
-_EPOCH_BYTES = 8
+EPOCH_BYTES = 8
 _MICROSECONDS = 1_000_000  # a second; new logs begin at the microsecond of their making, beyond any log before
 
 
@@ -30,7 +31,7 @@ class Log:
 
     __slots__ = ("_clock", "_names", "_own", "_server", "_timeout_s")
 
-    def __init__(self, server: Server, names: Names, clock: Clock, timeout_s: float) -> None:
+    def __init__(self, server: Endpoint, names: Names, clock: Clock, timeout_s: float) -> None:
         self._server = server
         self._names = names
         self._clock = clock
@@ -42,25 +43,23 @@ class Log:
     async def join(self, known: Position | None) -> Joined:
         """As `RemoteStore.join`: two round trips over one connection, for a restart between them must show."""
         names = self._names
-        keys = [names.control, names.log, names.floors, names.marks[0]]
         async with self._server.borrowed() as connection:
-            run, replication = _identity(await connection.ask_all(_WHO))
-            told = Position(0, 0) if known is None else known
-            reply = await JOIN.run(
-                connection.ask,
-                keys,
-                [
-                    run,
-                    replication,
-                    b"" if known is None else told.epoch.to_bytes(_EPOCH_BYTES, "big"),
-                    str(told.seq),
-                    secrets.token_bytes(_EPOCH_BYTES),
-                    str(int(self._clock.wall() * _MICROSECONDS)),
-                    str(names.marks_bytes),
-                ],
-            )
-        epoch, seq, cleared, floors = self._server.checked(reply)
-        return Joined(Position(int.from_bytes(epoch, "big"), seq), _floors(floors, cleared))
+            identity = identity_of([await connection.ask_all(WHO)])
+            keys = [names.control, names.log, names.floors, names.marks[0]]
+            reply = await JOIN.run(connection.ask, keys, self._joining(known, identity, ""))
+        return joined_of(self._server.checked(reply))
+
+    def _joining(self, known: Position | None, identity: tuple[bytes, bytes], mode: str) -> list[bytes | str]:
+        told = Position(0, 0) if known is None else known
+        return [
+            *identity,
+            b"" if known is None else told.epoch.to_bytes(EPOCH_BYTES, "big"),
+            str(told.seq),
+            secrets.token_bytes(EPOCH_BYTES),
+            str(int(self._clock.wall() * _MICROSECONDS)),
+            str(self._names.marks_bytes),
+            mode,
+        ]
 
     # -- following ----------------------------------------------------------------------------------------------
 
@@ -101,14 +100,21 @@ class Log:
         books = pack(("HMGET", self._names.control, "run", "replication"))
         try:
             async with asyncio.timeout(self._timeout_s):
-                *who, noted = await connection.ask_all([*_WHO, books])
-            if tuple(_good(noted)) == _identity(who):
-                return connection
+                *who, noted = await connection.ask_all([*WHO, books])
+                if tuple(_good(noted)) == await self._identity(who):
+                    return connection
         except BaseException:
             connection.abort()
             raise
         connection.abort()
         return None
+
+    async def _identity(self, who: list[Any]) -> tuple[bytes, bytes]:
+        """Which servers these are, one of which has just told who it is."""
+        return identity_of([who])
+
+    def _still_there(self) -> None:
+        """Raise `ConnectionLost` if a server that the log relies on may have been another in the meantime."""
 
     async def _wait(self, connection: Connection, after: Position, wait_s: float) -> list[Notice] | None:
         loop = asyncio.get_running_loop()
@@ -117,7 +123,8 @@ class Log:
         while True:
             left_s = min(_STEP_S, end - loop.time())
             async with asyncio.timeout(max(left_s, 0.0) + self._timeout_s):
-                page, books = await connection.ask_all(self._look(after.seq, left_s))
+                page, books = await connection.ask_all(self._request(after.seq, left_s))
+            self._still_there()
             notices = _notices(_good(page), after.seq)
             verdict = _judged(_good(books), after, notices)
             if notices is None or verdict is None:
@@ -128,19 +135,29 @@ class Log:
             if blind >= _BLIND_STEPS:
                 return None
 
-    def _look(self, seq: int, wait_s: float) -> list[bytes]:
+    def _request(self, seq: int, wait_s: float) -> list[bytes]:
         block = ("BLOCK", str(max(1, int(wait_s * 1000)))) if wait_s > 0 else ()
         read = ("XREAD", "COUNT", str(_MESSAGES_AT_ONCE), *block, "STREAMS", self._names.log, f"{seq}-0")
         return [pack(read), pack(("HMGET", self._names.control, "epoch", "seq"))]
 
 
-_WHO = [pack(("INFO", "server")), pack(("INFO", "replication"))]
+WHO = [pack(("INFO", "server")), pack(("INFO", "replication"))]
 
 
-def _identity(replies: list[Any]) -> tuple[bytes, bytes]:
-    """The run id and the replication id: both change when a server is restarted, one when a replica takes over."""
-    server, replication = (info_of(reply) for reply in replies)
-    return server.get("run_id", "").encode(), replication.get("master_replid", "").encode()
+def identity_of(replies: Sequence[Sequence[Any]]) -> tuple[bytes, bytes]:
+    """The run ids and the replication ids of servers by their answers to `WHO`.
+
+    Both change when a server is restarted, one of them when a replica takes its place.
+    """
+    runs = sorted(info_of(server).get("run_id", "") for server, _ in replies)
+    replications = sorted(info_of(replication).get("master_replid", "") for _, replication in replies)
+    return " ".join(runs).encode(), " ".join(replications).encode()
+
+
+def joined_of(reply: Sequence[Any]) -> Joined:
+    """What the script that joins has told."""
+    epoch, seq, cleared, floors = reply
+    return Joined(Position(int.from_bytes(epoch, "big"), seq), _floors(floors, cleared))
 
 
 def info_of(reply: Any) -> dict[str, str]:
@@ -155,7 +172,7 @@ def _good(reply: Any) -> Any:
     return reply
 
 
-def _floors(pairs: list[bytes], cleared: int) -> list[Notice]:
+def _floors(pairs: Sequence[bytes], cleared: int) -> list[Notice]:
     """The floors of a hash in the order of their sequences; one that cannot be read is as bad as a lost one."""
     found = [Notice(Kind.CLEAR, "", None, "", cleared)] if cleared else []
     for name, stamp in zip(pairs[::2], pairs[1::2], strict=True):

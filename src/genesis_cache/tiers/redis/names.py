@@ -8,8 +8,9 @@
     genesis:1:{name}:marks        string   epoch, then 65,536 sequences: when a key of that mark last changed
     genesis:1:{name}:v:digest     string   8 bytes of version, then the envelope; always with a time to live
     genesis:1:{name}:l:digest     string   the token of who holds the lease
+    genesis:1:{name}:n:digest     string   in a cluster, the token of who is changing the value
 
-In a cluster values, marks and leases are spread over 64 shards, ``{name/7}`` instead of ``{name}``.
+In a cluster values, marks, leases and notes are spread over 64 shards, ``{name/7}`` instead of ``{name}``.
 """
 
 from binascii import crc_hqx
@@ -22,15 +23,15 @@ MARK_BYTES = 8
 SHARDS = 64
 DIGEST_BYTES = 32
 _LONGEST_NAME = 96  # bytes, quoted; longer ones are hashed
-_SLOTS = 16384
+SLOTS = 16384
 
 
 class Names:
     """The keys of one cache; ``shards`` 1 on a server of its own."""
 
     __slots__ = (
-        "_heads", "_leases", "_values", "control", "floors", "log", "marks", "marks_each", "nothing", "shards",
-        "sweeper", "value",
+        "_heads", "_leases", "_notes", "_values", "control", "floors", "joining", "log", "marks", "marks_each",
+        "nothing", "shards", "sweeper", "value",
     )  # fmt: skip
 
     def __init__(self, cache_name: str, shards: int = 1) -> None:
@@ -44,11 +45,13 @@ class Names:
         self.log = _key(quoted, "log")
         self.floors = _key(quoted, "floors")
         self.sweeper = _key(quoted, "sweeper")
+        self.joining = _key(quoted, "joining")
         self.nothing = _key(quoted, "nothing")
         """A key that is never there."""
         self.marks = [_key(tag, "marks") for tag in tags]
         self._values = [_key(tag, "v:") for tag in tags]
         self._leases = [_key(tag, "l:") for tag in tags]
+        self._notes = [_key(tag, "n:") for tag in tags]
         self._heads = frozenset(self._values)
         self.value = self._values[0]
         """What the keys of values begin with on a server of its own."""
@@ -68,6 +71,10 @@ class Names:
     def lease_of(self, digest: bytes) -> bytes:
         """The key of a lease."""
         return self._leases[digest[0] % self.shards] + digest
+
+    def note_of(self, digest: bytes) -> bytes:
+        """The key of the note that a change of an address is under way, in a cluster."""
+        return self._notes[digest[0] % self.shards] + digest
 
     def mark_at(self, digest: bytes) -> int:
         """Where in its shard's marks the mark of an address stands."""
@@ -98,7 +105,7 @@ def slot_of(key: bytes) -> int:
         end = key.find(b"}", start + 1)
         if end > start + 1:
             key = key[start + 1 : end]
-    return crc_hqx(key, 0) % _SLOTS
+    return crc_hqx(key, 0) % SLOTS
 
 
 def _key(tag: str, what: str) -> bytes:

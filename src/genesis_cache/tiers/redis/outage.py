@@ -1,5 +1,6 @@
 """What a server's failures mean to the owner of a cache: each becomes one plain sentence, without secrets."""
 
+import re
 import ssl
 
 from genesis_cache.tiers.redis.place import Place
@@ -13,8 +14,10 @@ class ReplyError(Exception):
 
     @property
     def code(self) -> str:
-        """``NOSCRIPT``, ``MOVED``, ``OOM``, ... or ``ERR``."""
-        return str(self).partition(" ")[0]
+        """``NOSCRIPT``, ``MOVED``, ``OOM``, ... or ``ERR``; Redis 6 wraps what a script met in an ``ERR``."""
+        code = str(self).partition(" ")[0]
+        inner = _WRAPPED.search(str(self)) if code == "ERR" else None
+        return inner[1] if inner else code
 
 
 class ConnectionLost(Exception):
@@ -22,6 +25,7 @@ class ConnectionLost(Exception):
 
 
 _LONGEST_REASON = 200
+_WRAPPED = re.compile(r": -([A-Z]+) ")
 _SENTENCES = {
     "LOADING": "is still loading its data: it answers when that is done",
     "READONLY": "is a read-only replica: name the primary in REDIS_URL, or use redis+sentinel://",
@@ -51,8 +55,6 @@ def reply_sentence(error: ReplyError, place: Place) -> str:
         meaning = _SENTENCES["NOPROTO"]
     elif "invalid password" in text or "invalid username" in text:
         meaning = _SENTENCES["WRONGPASS"]
-    elif "-OOM" in text or "OOM command not allowed" in text:
-        meaning = _SENTENCES["OOM"]  # Redis 6 wraps what a script met in an ERR
     else:
         meaning = _SENTENCES.get(error.code) or f"answered with an error: {text[:_LONGEST_REASON]}"
     return f"Redis at {place.shown} {meaning}"

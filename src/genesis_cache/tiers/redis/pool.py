@@ -177,5 +177,6 @@ class Pool:
         for connection in under_way:
             if now - connection.asked_at > self._timeout_s:
                 connection.fail(TimeoutError())
+                self.drop_idle()  # the others lead to the same silence
         if under_way:
             self._watch()

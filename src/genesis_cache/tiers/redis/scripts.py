@@ -2,7 +2,7 @@
 
 They are fixed texts, given nothing but KEYS and ARGV. Sequences and times stay below 2**53, where Lua's numbers are
 exact; versions do not, and are compared as two halves. A script that begins by deleting may go on to write on a server
-that has reached its maxmemory, which is why removals and invalidations work there.
+that has reached its maxmemory, which is why removals, invalidations, leases and sweeps work there.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -40,15 +40,16 @@ class Script:
 
 
 JOIN = Script("""
--- KEYS control, log, floors, marks. ARGV run id, replication id, known epoch, known sequence, a new epoch, where a new
--- log may begin, bytes of the marks.
+-- KEYS control, log, floors and, where they are on this server, the marks. ARGV run id, replication id, known epoch,
+-- known sequence, a new epoch, where a new log may begin, bytes of the marks, and what to do about a log that is not
+-- sound: make a new one (''), say so ('look'), or make one whatever is there ('renew').
 local control, log, floors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local books = redis.call('HMGET', control, 'epoch', 'seq', 'start', 'run', 'replication', 'floors', 'cleared')
 local epoch, seq, start = books[1], tonumber(books[2]), tonumber(books[3])
 local size = tonumber(ARGV[7])
-local sound = epoch and seq and start and books[4] == ARGV[1] and books[5] == ARGV[2]
+local sound = ARGV[8] ~= 'renew' and epoch and seq and start and books[4] == ARGV[1] and books[5] == ARGV[2]
     and tonumber(books[6]) == redis.call('HLEN', floors)
-    and redis.call('STRLEN', marks) == size and redis.call('GETRANGE', marks, 0, 7) == epoch
+    and (not marks or (redis.call('STRLEN', marks) == size and redis.call('GETRANGE', marks, 0, 7) == epoch))
     and not (epoch == ARGV[3] and seq < tonumber(ARGV[4]))
 if sound and seq > start then
     sound = false
@@ -57,12 +58,17 @@ if sound and seq > start then
         sound = sound or (told[i] == 'last-generated-id' and told[i + 1] == string.format('%.0f-0', seq))
     end
 end
-if not sound then
+if not sound and ARGV[8] == 'look' then
+    return false
+elseif not sound then
     epoch, seq = ARGV[5], math.max(seq or 0, tonumber(ARGV[4]), tonumber(ARGV[6]))
     local text = string.format('%.0f', seq)
-    redis.call('UNLINK', log, floors, marks)
-    redis.call('SETRANGE', marks, size - 8, string.rep('\\0', 8))
-    redis.call('SETRANGE', marks, 0, epoch)
+    redis.call('UNLINK', log, floors)
+    if marks then
+        redis.call('UNLINK', marks)
+        redis.call('SETRANGE', marks, size - 8, string.rep('\\0', 8))
+        redis.call('SETRANGE', marks, 0, epoch)
+    end
     redis.call('HSET', control, 'epoch', epoch, 'seq', text, 'start', text, 'run', ARGV[1], 'replication', ARGV[2],
         'floors', '0', 'cleared', '0')
     redis.call('HSETNX', control, 'entries', '0')
@@ -77,9 +83,10 @@ COMMIT = Script("""
 -- message begins, the time, how many notices to keep, whether nothing is stored, then for each change what it is, the
 -- name it kills, the value.
 local control, log, floors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local books = redis.call('HMGET', control, 'epoch', 'seq')
+local books = redis.call('HMGET', control, 'epoch', 'seq', 'floors')
 local epoch, seq = books[1], tonumber(books[2])
-if not epoch or not seq or redis.call('GETRANGE', marks, 0, 7) ~= epoch then
+if not epoch or not seq or redis.call('GETRANGE', marks, 0, 7) ~= epoch
+    or redis.call('HLEN', floors) ~= tonumber(books[3]) then
     return false
 end
 local known, first = ARGV[1] == epoch, seq
@@ -150,6 +157,7 @@ local holder = redis.call('GET', KEYS[1])
 if holder and holder ~= ARGV[1] then
     return 0
 end
+redis.call('UNLINK', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """)
@@ -178,7 +186,8 @@ return gone
 PRUNE = Script("""
 -- KEYS control, floors. ARGV epoch, the highest sequence that goes while it may still matter (or 0), then names and
 -- stamps. A floor that was set anew stays.
-if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then
+local books = redis.call('HMGET', KEYS[1], 'epoch', 'floors')
+if books[1] ~= ARGV[1] or redis.call('HLEN', KEYS[2]) ~= tonumber(books[2]) then
     return 0
 end
 local gone = 0
@@ -187,8 +196,20 @@ for i = 3, #ARGV, 2 do
         gone = gone + redis.call('HDEL', KEYS[2], ARGV[i])
     end
 end
+if gone == 0 then
+    return 0
+end
 local cleared = tonumber(redis.call('HGET', KEYS[1], 'cleared') or '0')
 redis.call('HSET', KEYS[1], 'floors', redis.call('HLEN', KEYS[2]),
     'cleared', string.format('%.0f', math.max(cleared, tonumber(ARGV[2]))))
 return gone
+""")
+
+NOTE = Script("""
+-- KEYS control, a key that is never there. ARGV 'HSET' or 'HINCRBY', then fields and numbers.
+redis.call('UNLINK', KEYS[2])
+for i = 2, #ARGV, 2 do
+    redis.call(ARGV[1], KEYS[1], ARGV[i], ARGV[i + 1])
+end
+return 1
 """)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
 from genesis_cache.tiers.redis.connection import Connection, connect, pack
 from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError, outage
@@ -11,9 +12,36 @@ from genesis_cache.tiers.redis.place import Host, Place
 from genesis_cache.tiers.redis.pool import Pool
 from genesis_cache.tiers.redis.scripts import Argument, Script
 
-FAILURES = (OSError, ReplyError, ConnectionLost)
+FAILURES = (OSError, ReplyError, ConnectionLost, UnicodeError)  # the last for host names that can be none
 
 _T = TypeVar("_T")
+
+
+class Endpoint(Protocol):
+    """Whatever answers like one server: a server, or the node of a cluster that serves some slot at the moment."""
+
+    shown: str
+
+    async def read(self, request: bytes) -> Any:
+        """As `Server.read`."""
+
+    async def batch(self, requests: Sequence[bytes]) -> list[Any]:
+        """As `Server.batch`."""
+
+    async def run(self, script: Script, keys: Sequence[bytes], arguments: Sequence[Argument]) -> Any:
+        """As `Server.run`."""
+
+    def checked(self, reply: _T) -> _T:
+        """As `Server.checked`."""
+
+    async def connect(self) -> Connection:
+        """As `Server.connect`."""
+
+    def reporting(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """As `Server.reporting`."""
+
+    def borrowed(self) -> contextlib.AbstractAsyncContextManager[Connection]:
+        """As `Server.borrowed`."""
 
 
 class Limits:
@@ -148,8 +176,14 @@ class Sentinels:
         raise failure
 
     async def _ask(self, host: Host) -> Host | None:
-        each_s = self._limits.connect_s / len(self._place.hosts)
-        connection = await connect(self._place, host, each_s, as_sentinel=True)
+        place, each_s = self._place, self._limits.connect_s / len(self._place.hosts)
+        try:
+            connection = await connect(place, host, each_s, as_sentinel=True)
+        except ReplyError as error:
+            if error.code != "NOAUTH" or place.password is None or place.sentinel_password is not None:
+                raise
+            place = replace(place, sentinel_username=place.username, sentinel_password=place.password)
+            connection = await connect(place, host, each_s, as_sentinel=True)
         try:
             async with asyncio.timeout(each_s):
                 reply = await connection.ask(pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place.master)))

@@ -10,32 +10,31 @@ from collections.abc import Callable, Sequence
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.errors import SettingsError
-from genesis_cache.model.finding import Finding
 from genesis_cache.model.keys import Address
-from genesis_cache.model.notice import Notice, Position
 from genesis_cache.model.settings import CacheSettings
-from genesis_cache.tiers.base import Buffer, Change, Found, StoreStats
-from genesis_cache.tiers.redis.commits import HEAD_BYTES, Commits, Packer
-from genesis_cache.tiers.redis.diagnosing import diagnose
-from genesis_cache.tiers.redis.examining import check, scan
+from genesis_cache.tiers.base import Buffer, Change
+from genesis_cache.tiers.redis.cluster_store import ClusterStore
+from genesis_cache.tiers.redis.commits import Commits, Packer
 from genesis_cache.tiers.redis.log import Log
 from genesis_cache.tiers.redis.names import DIGEST_BYTES, Names
 from genesis_cache.tiers.redis.place import Place, place_of
 from genesis_cache.tiers.redis.scripts import LEASE, RELEASE
 from genesis_cache.tiers.redis.server import Limits, Sentinels, Server
 from genesis_cache.tiers.redis.sweeping import Sweeper
-from genesis_cache.tiers.remote_base import Committed, Joined, RemoteStore
+from genesis_cache.tiers.redis.upkeep import Upkeep, envelope_of
+from genesis_cache.tiers.remote_base import Committed, RemoteStore
 
+_NOTE_MARGIN_S = 10.0  # a note on a key outlives every load that began before it
 _COPIED_BYTES = 16384  # a reply up to this is copied without its head; of a larger one a view is given
 
 
-class RedisStore:
+class RedisStore(Upkeep):
     """A `RemoteStore` on one Redis server, or the primary that Sentinels name."""
 
     def __init__(self, place: Place, limits: Limits, cache_name: str, capacity_bytes: int, clock: Clock) -> None:
         find = Sentinels(place, limits).find if place.kind == "sentinel" else None
         names = self._names = Names(cache_name)
-        server = self._server = Server(place, limits, find)
+        server = self._own = self._server = Server(place, limits, find)
         self._pid = os.getpid()
         self._log = Log(server, names, clock, limits.timeout_s)
         self._commits = Commits(server, names, Packer(names, capacity_bytes, clock), self._log)
@@ -50,33 +49,34 @@ class RedisStore:
     async def open(self) -> None:
         """As `RemoteStore.open`."""
         self._pid = os.getpid()
-        await self._server.open()
+        await self._own.open()
 
     async def close(self) -> None:
         """As `RemoteStore.close`."""
         self._log.close()
-        await self._server.close()
+        await self._own.close()
 
     def forget(self) -> None:
         """As `RemoteStore.forget`."""
         forked = self._pid != os.getpid()
         self._pid = os.getpid()
         self._log.abandon(forked=forked)
-        self._server.abandon(forked=forked)
+        self._own.abandon(forked=forked)
 
     async def _nodes(self) -> Sequence[Server]:
-        return [self._server]
+        return [self._own]
 
     # -- values -------------------------------------------------------------------------------------------------
 
     async def get(self, address: Address) -> Buffer | None:
         """As `RemoteStore.get`."""
-        reply = await self._server.read(self._get + address.digest + b"\r\n")
+        reply = await self._own.read(self._get + address.digest + b"\r\n")
         if reply is None:
             return None
         if type(reply) is bytes:
-            return reply[HEAD_BYTES:] if len(reply) < _COPIED_BYTES else memoryview(reply)[HEAD_BYTES:]
-        self._server.checked(reply)
+            return envelope_of(reply)
+        if reply.code != "WRONGTYPE":  # something of another program's under this key is no outage
+            self._own.checked(reply)
         return None
 
     async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
@@ -84,7 +84,7 @@ class RedisStore:
         if not addresses:
             return []
         keys = self._between.join([b"", *[address.digest for address in addresses]])
-        replies = await self._server.read(b"*%d\r\n$4\r\nMGET%b\r\n" % (len(addresses) + 1, keys))
+        replies = await self._own.read(b"*%d\r\n$4\r\nMGET%b\r\n" % (len(addresses) + 1, keys))
         return [envelope_of(reply) for reply in self._server.checked(replies)]
 
     async def commit(self, changes: Sequence[Change], epoch: int) -> Committed:
@@ -102,45 +102,6 @@ class RedisStore:
         """As `RemoteStore.release`."""
         await self._server.run(RELEASE, [self._names.lease_of(address.digest)], [token])
 
-    # -- the log ------------------------------------------------------------------------------------------------
-
-    async def join(self, known: Position | None) -> Joined:
-        """As `RemoteStore.join`."""
-        return await self._log.join(known)
-
-    async def follow(self, after: Position, wait_s: float) -> list[Notice] | None:
-        """As `RemoteStore.follow`."""
-        return await self._log.follow(after, wait_s)
-
-    # -- upkeep -------------------------------------------------------------------------------------------------
-
-    async def sweep(self, budget_s: float) -> int:
-        """As `RemoteStore.sweep`."""
-        return await self._sweeper.sweep(budget_s)
-
-    async def scan(self, limit: int) -> list[Found]:
-        """As `RemoteStore.scan`."""
-        return await scan(await self._nodes(), self._names, limit)
-
-    async def stats(self) -> StoreStats:
-        """As `RemoteStore.stats`."""
-        return await self._sweeper.stats()
-
-    async def check(self) -> list[str]:
-        """As `RemoteStore.check`."""
-        return await check(self._server, self._nodes, self._names)
-
-    async def diagnose(self) -> list[Finding]:
-        """As `RemoteStore.diagnose`."""
-        return await diagnose(self._server, self._names, self._clock)
-
-
-def envelope_of(reply: object) -> Buffer | None:
-    """The envelope in a stored value; None for none, or for something that is no value of ours."""
-    if type(reply) is not bytes:
-        return None
-    return reply[HEAD_BYTES:] if len(reply) < _COPIED_BYTES else memoryview(reply)[HEAD_BYTES:]
-
 
 def redis_store(settings: CacheSettings, capacity_bytes: int, clock: Clock) -> Callable[[], RemoteStore]:
     """What makes a store for each event loop; nothing is connected yet.
@@ -151,4 +112,7 @@ def redis_store(settings: CacheSettings, capacity_bytes: int, clock: Clock) -> C
         raise SettingsError("REDIS_URL is not set: set it, or leave redis out of CACHE_TIERS")
     place = place_of(settings.redis_url)
     limits = Limits(settings.redis_max_connections, settings.redis_connection_timeout, settings.redis_socket_timeout)
+    if place.kind == "cluster":
+        note_s = settings.cache_load_deadline + _NOTE_MARGIN_S
+        return lambda: ClusterStore(place, limits, settings.cache_name, capacity_bytes, clock, note_s)
     return lambda: RedisStore(place, limits, settings.cache_name, capacity_bytes, clock)

@@ -8,15 +8,15 @@ entry look used. Only one process at a time walks.
 import asyncio
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.tiers.base import StoreStats
 from genesis_cache.tiers.redis.connection import pack
 from genesis_cache.tiers.redis.names import Names
 from genesis_cache.tiers.redis.outage import ReplyError
-from genesis_cache.tiers.redis.scripts import EVICT, LEASE, PRUNE, RELEASE
-from genesis_cache.tiers.redis.server import Server
+from genesis_cache.tiers.redis.scripts import EVICT, LEASE, NOTE, PRUNE, RELEASE
+from genesis_cache.tiers.redis.server import Endpoint, Server
 
 ENTRY_BYTES = 160  # of a server's memory for an entry beyond its value: key, table entries, object, expiry
 
@@ -82,6 +82,12 @@ async def measured(node: Server, keys: Sequence[bytes]) -> list[Met]:
     ]
 
 
+async def note(server: Endpoint, names: Names, verb: str, numbers: Mapping[str, int]) -> None:
+    """Set numbers of the books (``HSET``) or move them (``HINCRBY``), whether the server has room or not."""
+    said = [part for field, number in numbers.items() for part in (field, str(number))]
+    await server.run(NOTE, [names.control, names.nothing], [verb, *said])
+
+
 class Sweeper:
     """One process's part in keeping a cache within its bound; it goes on where the last call ended."""
 
@@ -90,7 +96,7 @@ class Sweeper:
         "_spread", "_token", "_walk",
     )  # fmt: skip
 
-    def __init__(self, server: Server, nodes: Nodes, names: Names, capacity_bytes: int, clock: Clock) -> None:
+    def __init__(self, server: Endpoint, nodes: Nodes, names: Names, capacity_bytes: int, clock: Clock) -> None:
         self._server = server
         self._nodes = nodes
         self._names = names
@@ -166,10 +172,8 @@ class Sweeper:
         if was_evicting:
             self._excess = 0.0
             return
-        books = ("HSET", self._names.control, "entries", str(self._entries))
-        self._server.checked(
-            await self._server.read(pack((*books, "bytes", str(self._bytes - self._entries * ENTRY_BYTES))))
-        )
+        size = self._bytes - self._entries * ENTRY_BYTES
+        await note(self._server, self._names, "HSET", {"entries": self._entries, "bytes": size})
         await self._prune_floors()
         if self._bytes > self._capacity_bytes:
             self._excess = self._bytes - _FILL_SHARE * self._capacity_bytes
@@ -197,11 +201,8 @@ class Sweeper:
             freed += sum(of_shard[place][1] for place in places)
         if gone:
             self._excess -= freed
-            control = self._names.control
             moves = {"entries": -gone, "bytes": gone * ENTRY_BYTES - freed, "evicted": gone}
-            asked = [pack(("HINCRBY", control, field, str(by))) for field, by in moves.items()]
-            for reply in await self._server.batch(asked):
-                self._server.checked(reply)
+            await note(self._server, self._names, "HINCRBY", moves)
         return gone
 
     # -- floors -------------------------------------------------------------------------------------------------
