@@ -10,6 +10,7 @@ import fcntl
 import os
 import weakref
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -20,6 +21,7 @@ from genesis_cache.model.measures import Histogram, Measures, summed
 WRITE_EVERY_S = 2.0
 RETIRED = "retired.json"
 
+_numbers = count()  # of the caches of one process
 _all_workers: "weakref.WeakSet[Workers]" = weakref.WeakSet()
 
 
@@ -56,7 +58,7 @@ class Workers:
     def write(self) -> None:
         """Bring this process' file up to date."""
         if not self._name:
-            self._name = f"{os.getpid()}-{_started(os.getpid())}.json"
+            self._name = f"{os.getpid()}-{_started(os.getpid())}-{next(_numbers)}.json"
             with self._locked():
                 if not any(_is_alive(path) for path in self._others()):
                     self._wipe()
@@ -123,14 +125,14 @@ def _read(path: Path) -> Measures | None:
 
 def _is_alive(path: Path) -> bool:
     """Whether the process that wrote a file is still that process, and not another that was given its number."""
-    pid, _, started = path.stem.partition("-")
+    pid, _, rest = path.stem.partition("-")
     try:
         os.kill(int(pid), 0)
     except PermissionError:
         return True
     except (OSError, ValueError, OverflowError):
         return False
-    return _started(int(pid)) == started
+    return _started(int(pid)) == rest.partition("-")[0]
 
 
 def _started(pid: int) -> str:
