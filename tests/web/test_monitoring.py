@@ -98,7 +98,7 @@ async def test_a_key_that_no_tier_holds_is_404_with_the_same_body(site: Site) ->
     assert [row["present"] for row in answer.json()["tiers"]] == [False]
 
 
-@pytest.mark.parametrize("key", ["a/b/c", "/", "ñandú", "a b", "100%", "?", "#", "x/../y"])
+@pytest.mark.parametrize("key", ["a/b/c", "/", "ñandú", "a b", "100%", "?", "#", "x/../y", "a\nb\r\n", "\0"])
 async def test_any_key_can_be_asked_for(site: Site, key: str) -> None:
     """Slashes, spaces, percent signs and other languages are part of keys like everything else."""
     await site.cache.set(key, 1)

@@ -18,7 +18,11 @@ TARGETS: tuple[Target, ...] = ("key", "keys", "tag", "tags", "pattern", "user_id
 _NAMESPACE = {"type": "string", "minLength": 1, "maxLength": 256, "description": "Names nest with slashes."}
 _DRY_RUN = {"type": "boolean", "default": False, "description": "Only count what it would reach."}
 _NAME = {"type": "string", "minLength": 1, "maxLength": 1024}
-_TIER = {"type": "string", "description": "Only this tier's copies: a kind (memory, disk, …) or a layer (l1, l2, …)."}
+_TIER = {
+    "type": "string",
+    "enum": ["memory", "disk", "redis", "database", "l1", "l2", "l3", "l4"],
+    "description": "Only this tier's copies, named by its kind or its layer.",
+}
 
 
 def _either(parts: Mapping[str, Mapping[str, Any]], common: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Control: the POST routes. Each call is checked, limited, counted, done and written to the audit log."""
 
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -200,4 +199,6 @@ def _told(wanted: Clear | Invalidate) -> str:
 
 
 def _quoted(name: str) -> str:
-    return json.dumps(escaped(name), ensure_ascii=False)
+    """A name in quotes that nothing inside can end, control characters escaped, cut where it is long."""
+    quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped(quoted)}"'

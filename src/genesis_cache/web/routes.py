@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response, Security
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from genesis_cache.cache import Cache
 from genesis_cache.export.workers import Workers
@@ -25,6 +26,15 @@ from genesis_cache.web.feed import Feed
 from genesis_cache.web.pages import page
 
 HIDDEN = "<sensitive>"
+
+
+class _AnyText(StringConvertor):
+    """As Starlette's ``path``, with line breaks: they are part of keys like everything else."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("cache_key", _AnyText())
 
 OptionalToken = Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
 
@@ -111,7 +121,7 @@ class Routes:
 
     def _add_keys(self) -> None:
         @self.router.get(
-            "/monitoring/cache/keys/{key:path}",
+            "/monitoring/cache/keys/{key:cache_key}",
             response_model=models.KeyExplanation,
             summary="Where a key is, and why it hits or misses",
             responses={
