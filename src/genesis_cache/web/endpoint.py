@@ -180,7 +180,7 @@ class _Endpoint:
     # -- the quick road ----------------------------------------------------------------------------------------------
 
     def quick(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Answer | None:
-        """The answer to a plain GET for everybody whose answer is in memory; None where more has to be looked at."""
+        """The answer to a plain GET that is in memory; None where more has to be looked at."""
         marked = self._marked
         if marked is None:
             return None
@@ -193,8 +193,17 @@ class _Endpoint:
             if name in marked:
                 return None
         key = self._keys.get((id(scope.get("route")), scope["path"], scope["query_string"]))
-        found = None if key is None else self.view.peek(key)
+        if key is None:
+            return None
+        view = self.view if not self.called.identity.is_named else self._quick_view(args, kwargs)
+        found = None if view is None else view.peek(key)
         return None if found is None else self._quick_answer(found)
+
+    def _quick_view(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Cache | None:
+        """The view of who asks, if that can be told without waiting and was seen before."""
+        request = args[-1] if args else kwargs[self.called.request_name]
+        who = self.called.identity.at_once(request, kwargs)
+        return None if who is None else self._owned.get(who)
 
     def _quick_answer(self, found: tuple[Any, ...]) -> _Answer | None:
         status, headers, body, created, ttl, _ = found
@@ -205,11 +214,12 @@ class _Endpoint:
         return _Answer(status, [*headers, *now], body)
 
     def _mark(self, vary: tuple[str, ...], key: str, scope: Scope) -> None:
-        """After an answer for everybody: the next like it may take the quick road."""
-        if not self._peeks or self.called.identity.is_named:
+        """After a request of this kind: the next like it may take the quick road."""
+        if not self._peeks:
             return
+        is_open = self._options.shared or self.called.identity.is_named
         marked = {b"cache-control", b"pragma", b"if-none-match", b"if-modified-since"}
-        marked |= {name.encode() for name in vary} | (set() if self._options.shared else http.CREDENTIALS)
+        marked |= {name.encode() for name in vary} | (set() if is_open else http.CREDENTIALS)
         self._marked = frozenset(marked) if self._marked is None else self._marked | marked
         if not vary:
             if len(self._keys) >= REMEMBERED:

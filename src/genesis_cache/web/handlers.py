@@ -110,11 +110,26 @@ class Identity:
         elif callable(said):
             if _takes_a_request(said):
                 self._function = said
+                self._waits = not inspect.isfunction(said) or inspect.iscoroutinefunction(said)
             else:
                 self.dependency = said
         elif said is not None:
             msg = f"identity= takes a parameter's name, a function of the request or a dependency, got {said!r:.80}"
             raise TypeError(msg)
+
+    def at_once(self, request: Request, kwargs: Mapping[str, Any]) -> str | None:
+        """The same without waiting, where that is possible and somebody is named; else None."""
+        if self._function is not None:
+            who = None if self._waits else self._function(request)
+            if inspect.iscoroutine(who):  # a plain function that hands on another's
+                who.close()
+                self._waits = True
+        elif self._parameter is not None:
+            holder = kwargs.get(self._name)
+            who = None if holder is None else self._parameter(holder)
+        else:
+            who = kwargs.get(IDENTITY)
+        return who if type(who) is str and who else str(who) if type(who) is int else None
 
     async def of(
         self, request: Request, kwargs: Mapping[str, Any], depended: object, *, is_fastapi: bool
