@@ -6,7 +6,7 @@ import msgspec
 
 
 class Histogram(msgspec.Struct, gc=False):
-    """Durations in powers of two of a nanosecond: ``counts[n]`` took less than 2^n ns, not less than half"""
+    """Durations in powers of two of a nanosecond: ``counts[n]`` took less than 2^n ns, not less than half."""
 
     counts: list[int]
     total_s: float

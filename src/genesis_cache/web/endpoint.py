@@ -160,6 +160,8 @@ class _Endpoint:
         self._name = f"{handler.__module__}.{handler.__qualname__}"
         self._wall = cache.clock.wall
         self._vary = options.vary
+        self._apart = () if options.shared else ("authorization", "cookie")
+        """Headers by which answers differ though they are not in the key: a request with them has another's road."""
         self._facts: dict[int, tuple[object, Facts]] = {}
         self._keys: dict[tuple[int, str, bytes], str] = {}
         self._marked: frozenset[bytes] | None = None
@@ -363,7 +365,7 @@ class _Endpoint:
             run.raised = error
             response = Taken(0)
             response.status = error.status_code
-        ttl = http.lifetime(response.headers, self._ttl)
+        ttl = http.lifetime(response.headers, self._ttl, self._wall())
         problem = http.problem_of(response.status, response.headers, ttl) or self._learn(turn, response)
         reply = self._stored(turn, response, ttl, problem)
         if response.status in http.FAILED_STATUSES:
@@ -388,7 +390,7 @@ class _Endpoint:
 
     def _learn(self, turn: _Turn, response: Taken) -> str:
         """What depends on a header that is not in the key is not stored; from now on the header is part of it."""
-        declared = {name for name, _ in turn.asked.varying}
+        declared = {name for name, _ in turn.asked.varying} | set(self._apart)
         unknown = http.undeclared(response.headers, declared)
         learned = [name for name in unknown if _may_vary(name)]
         if len(learned) == len(unknown) and len(self._vary) + len(learned) <= http.MOST_VARY_NAMES:
@@ -402,7 +404,7 @@ class _Endpoint:
         if not problem:
             scope = "private" if turn.is_personal else "public" if self._options.shared else ""
             control = http.control_of(ttl, self._swr, self._sie, scope=scope)
-            vary = [name for name, _ in turn.asked.varying]
+            vary = [*(name for name, _ in turn.asked.varying), *self._apart]
             headers = list(http.stored_headers(headers, body, response.status, control, vary))
         return Reply(response.status, tuple(headers), body, self._wall(), ttl, problem)
 
@@ -419,7 +421,8 @@ class _Endpoint:
         if not reply.problem:
             if http.is_unchanged(reply, turn.asked):
                 status, body, headers = 304, b"", http.headers_304(reply.headers)
-            headers.append((b"age", b"%d" % age))
+            if road == "hit":  # Age says that an answer was not made for this request (RFC 9111, 5.1)
+                headers.append((b"age", b"%d" % age))
         word = b"MISS" if road != "hit" else b"STALE" if is_stale else b"HIT"
         headers += ((b"cache-status", http.status_of(reply, age, road)), (b"x-cache", word))
         added = turn.call.response

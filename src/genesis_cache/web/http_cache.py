@@ -149,10 +149,13 @@ def problem_of(status: int, headers: Headers, ttl: float | None) -> str:
     return "max-age 0" if ttl is not None and ttl <= 0 else ""
 
 
-def lifetime(headers: Headers, ttl: float | None) -> float | None:
-    """Seconds of freshness: what the author of the route said, or less where the response says less."""
+def lifetime(headers: Headers, ttl: float | None, wall: float) -> float | None:
+    """Seconds of freshness: what the author of the route said, or less if the response does (RFC 9111, 4.2.1)."""
     said = directives(header(headers, b"cache-control") or b"")
     own = _seconds(said.get("s-maxage", said.get("max-age")))
+    expires = header(headers, b"expires")
+    if own is None and expires is not None:
+        own = max(0.0, (_date(expires) or 0.0) - wall)
     return ttl if own is None else own if ttl is None else min(ttl, own)
 
 
