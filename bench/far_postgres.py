@@ -95,7 +95,7 @@ async def _raw(url: str, stack: AsyncExitStack) -> list[Case]:
 
 
 async def _ours(url: str, stack: AsyncExitStack) -> list[Case]:
-    cache = await stack.enter_async_context(Cache.from_url(url, name="bench"))
+    cache = await stack.enter_async_context(Cache.from_url(url, **far.SETTINGS))
     for start in range(0, len(far.KEYS), far.MANY):
         await cache.set_many({key: far.value() for key in far.KEYS[start : start + far.MANY]})
     value = far.value()

@@ -35,17 +35,18 @@ def section(*, quick: bool) -> Section:
 
 async def _section(url: str, rounds: int, batch_s: float) -> Section:
     async with AsyncExitStack() as stack:
-        cases = [*await _raw(url, stack), *await _ours(url, stack), *await _cashews(url, stack)]
+        ours, raw, third = (f"{url.removesuffix('/0')}/{database}" for database in range(3))  # the same keys in each
+        cases = [*await _raw(raw, stack), *await _ours(ours, stack), *await _cashews(third, stack)]
         timings = await measure(cases, rounds=rounds, batch_seconds=batch_s)
     sheet = far.Sheet(timings, _beside([case.name for case in cases]))
-    third = [case.name for case in cases if case.name == f"{THIRD} 64 gets"]
+    peers = [case.name for case in cases if case.name == f"{THIRD} 64 gets"]
     verdicts = [
         sheet.faster("Redis, 64 concurrent gets", f"{OURS} 64 gets", 4, "raw redis-py"),
         sheet.faster("Redis, 256 concurrent gets", f"{OURS} 256 gets", 5.5, "raw redis-py"),
         sheet.within("Redis, one get alone", f"{OURS} get", 1.2, "raw redis-py"),
     ]
-    if third:
-        verdicts.append(sheet.faster("Redis, 64 concurrent gets", f"{OURS} 64 gets", 6, "cashews", third))
+    if peers:
+        verdicts.append(sheet.faster("Redis, 64 concurrent gets", f"{OURS} 64 gets", 6, "cashews", peers))
     return Section(
         "Redis",
         f"{len(far.KEYS):,} keys with 1 KB of random bytes on one server of this machine, over TCP. Raw redis-py gives "
@@ -92,8 +93,8 @@ async def _raw(url: str, stack: AsyncExitStack) -> list[Case]:
 
 
 async def _ours(url: str, stack: AsyncExitStack) -> list[Case]:
-    alone = await stack.enter_async_context(Cache.from_url(url, name="bench"))
-    cold = await stack.enter_async_context(Cache.from_url("memory://", url, name="bench"))
+    alone = await stack.enter_async_context(Cache.from_url(url, **far.SETTINGS))
+    cold = await stack.enter_async_context(Cache.from_url("memory://", url, **far.SETTINGS))
     for start in range(0, len(far.KEYS), far.MANY):
         await alone.set_many({key: far.value() for key in far.KEYS[start : start + far.MANY]})
     value = far.value()

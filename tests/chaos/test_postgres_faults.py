@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 import pytest
-from tests.chaos.traffic import downs, nothing_old, opened, owed, recovered, traffic, until
+from tests.chaos.traffic import KEYS, Traffic, downs, nothing_old, opened, owed, recovered, traffic, until
 
+from genesis_cache import Cache
 from genesis_cache.testing.server_process import children_of
 from genesis_cache.testing.servers import PostgresServer
 
@@ -96,7 +97,7 @@ HARMS: dict[str, tuple[Act, Act]] = {
 
 @pytest.mark.parametrize("name", HARMS)
 async def test_traffic_goes_on(name: str, own_postgres: PostgresServer) -> None:
-    """Whatever happens to PostgreSQL, every verb works, values are right and fresh, and all is well again afterwards."""
+    """Whatever happens to PostgreSQL, every verb works, values are right and fresh, and it comes back by itself."""
     hurt, mend = HARMS[name]
     async with opened("memory://", own_postgres.url) as cache, traffic(cache) as going:
         await asyncio.sleep(0.2)
@@ -112,6 +113,44 @@ async def test_traffic_goes_on(name: str, own_postgres: PostgresServer) -> None:
         assert await cache.set("proof", name)
         async with opened(own_postgres.url) as other:
             assert await other.get("proof") == name
+
+
+@pytest.mark.parametrize("name", ["frozen", "killed", "connections cut"])
+async def test_traffic_goes_on_below_redis(
+    name: str, own_postgres: PostgresServer, redis_url: str, cache_name: str
+) -> None:
+    """With Redis above, a hurt PostgreSQL costs nothing, and what it could not be told is old for nobody in the end."""
+    (hurt, mend), urls = HARMS[name], ("memory://", redis_url, own_postgres.url)
+    async with (
+        opened(*urls, cache_name=cache_name) as cache,
+        opened(*urls, cache_name=cache_name) as other,
+        traffic(cache) as going,
+    ):
+        reading = asyncio.ensure_future(read_on(other, going))
+        await asyncio.sleep(0.2)
+        await hurt(own_postgres)
+        await asyncio.sleep(HURT_S)
+        await mend(own_postgres)
+        await recovered(cache)
+        going.stop()
+        await until(lambda: not owed(cache), "what was owed is paid")
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+        async def agrees() -> bool:
+            found = await other.get_many(KEYS)
+            return all(value["version"] >= going.floor[key] for key, value in found.items())
+
+        await until(agrees, "the other cache has heard of everything")
+
+
+async def read_on(cache: Cache, known: Traffic) -> None:
+    """Another cache that reads all the time, and so brings up whatever it finds below."""
+    while True:
+        found = await cache.get_many(KEYS)
+        for key, value in found.items():
+            known.verify(key, value, 0, "another's get")
+        await asyncio.sleep(0.002)
 
 
 async def test_unlogged_tables_are_emptied_by_a_crash(own_postgres: PostgresServer) -> None:

@@ -13,8 +13,8 @@ from genesis_cache.model.settings import CacheSettings
 from genesis_cache.testing.proxy import Proxy
 from genesis_cache.testing.servers import PostgresServer, RedisServer
 from genesis_cache.tiers.base import Put, Remove
-from genesis_cache.tiers.remote_base import Outage
 from genesis_cache.tiers.redis.store import redis_store
+from genesis_cache.tiers.remote_base import Outage
 
 STORM = 2_000
 
@@ -58,7 +58,8 @@ async def after(behind: Behind, seconds: float, hurt: "Iterator[object]") -> Non
 async def test_replies_byte_by_byte(behind: Behind) -> None:
     """Sliced into single bytes, both ways, everything is the same and nothing is down."""
     behind.proxy.replies.slice_bytes = behind.proxy.requests.slice_bytes = 1
-    async with opened(behind.url, cache_far_budget_ms=20_000, redis_socket_timeout=30) as cache:
+    patient = {"cache_far_budget_ms": 20_000, "redis_socket_timeout": 30, "redis_connection_timeout": 30}
+    async with opened(behind.url, **patient) as cache:
         values = {f"k{n}": {"key": n, "filler": "x" * n} for n in range(40)}
         assert await cache.set_many(values)
         assert await cache.get_many(values) == values
@@ -119,7 +120,7 @@ async def test_connections_that_last_for_a_few_bytes(behind: Behind) -> None:
 
 
 async def test_a_reply_cut_at_every_byte(own_redis: RedisServer) -> None:
-    """Whatever part of a reply arrives before the connection ends, a read is right, a miss or an outage, never wrong."""
+    """Whatever part of a reply arrives before the connection ends, a read is right or an outage, never wrong."""
     with Proxy(own_redis.port, redis=True) as proxy:
         settings = CacheSettings(redis_url=own_redis.url_at(proxy.port), redis_max_connections=2)
         store = redis_store(settings, 2**20, SystemClock())()

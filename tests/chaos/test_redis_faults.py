@@ -149,6 +149,25 @@ async def test_traffic_goes_on(name: str, own_redis: RedisServer, warned: Callab
     assert len(lines) <= 3, "a line for each outage, not for each request"
 
 
+@pytest.mark.parametrize("name", ["frozen", "killed", "restarted with what it had saved", "emptied", "connections cut"])
+async def test_traffic_goes_on_over_a_database(
+    name: str, own_redis: RedisServer, postgres_url: str, cache_name: str
+) -> None:
+    """With a database below, what it holds is served while Redis is hurt, and nothing old comes up from it."""
+    harm, urls = HARMS[name], ("memory://", own_redis.url, postgres_url)
+    async with opened(*urls, cache_name=cache_name) as cache, traffic(cache) as going:
+        await cache.set("kept", 1)
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(harm.hurt, own_redis)
+        await asyncio.sleep(HURT_S)
+        await asyncio.to_thread(harm.mend, own_redis)
+        await recovered(cache)
+        going.stop()
+        await until(lambda: not owed(cache), "what was owed is paid")
+        async with opened(*urls, cache_name=cache_name) as other:
+            await nothing_old(other, going)
+
+
 async def test_an_outage_is_told_once(own_redis: RedisServer, warned: Callable[[], list[str]]) -> None:
     """A dead Redis is one warning, however many requests meet it, and one line when it is back."""
     async with opened("memory://", own_redis.url) as cache:

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import asyncio
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -13,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from genesis_cache import Cache
+from genesis_cache.codecs.codec import Codec
 from genesis_cache.coherence.fills import Fills
 from genesis_cache.coherence.floors import Floors
 from genesis_cache.engine import core as engine_core
-from genesis_cache.engine.core import Lane
+from genesis_cache.engine.core import Core, Lane
 from genesis_cache.engine.flight import Flight
 from genesis_cache.engine.hearing import FOREVER, Hearing
 from genesis_cache.engine.leading import Leading
@@ -34,6 +35,7 @@ from genesis_cache.tiers.remote_log import RemoteLog
 from genesis_cache.tiers.wire import unpack_notices
 
 CATCH_S = 60.0
+DEBT_S = 1.0
 
 STALE = frozenset({"staleness", "resurrection", "own change", "convergence"})
 
@@ -42,21 +44,20 @@ STALE = frozenset({"staleness", "resurrection", "own change", "convergence"})
 class Mutant:
     """One fault of the protocol, and the cluster that shows it."""
 
-    patch: Callable[[Cache], None]
+    patch: Callable[[], None]
     lineup: str = "redis"
     faults: tuple[str, ...] = ()
     partition: str = "serve"
     caught_by: frozenset[str] = STALE
     pause_s: float = 0.7
-    cancel: bool = True
 
 
 MUTANTS: dict[str, Mutant] = {}
-Patch = Callable[[Cache], None]
+Patch = Callable[[], None]
 
 
 def mutant(name: str, **how: Any) -> Callable[[Patch], Patch]:
-    """Remember a mutant; its function changes the classes, or this cache, of a worker."""
+    """Remember a mutant; its function changes the classes of a worker."""
 
     def remember(patch: Patch) -> Patch:
         MUTANTS[name] = Mutant(patch, **how)
@@ -65,14 +66,15 @@ def mutant(name: str, **how: Any) -> Callable[[Patch], Patch]:
     return remember
 
 
-def apply(name: str, cache: Cache) -> None:
-    """Change this process's cache, before it is opened; nothing where no name is given."""
+def apply(name: str) -> None:
+    """Change the classes of this process, before a cache is made; nothing where no name is given."""
     if name:
-        MUTANTS[name].patch(cache)
+        MUTANTS[name].patch()
 
 
 def put(owner: object, name: str, function: object) -> None:
-    """Replace a method."""
+    """Replace a method or function; AttributeError where there is none of that name any more."""
+    getattr(owner, name)
     setattr(owner, name, function)
 
 
@@ -80,34 +82,34 @@ def put(owner: object, name: str, function: object) -> None:
 
 
 @mutant("notices of keys are dropped")
-def _drop_notices(_: Cache) -> None:
+def _drop_notices() -> None:
     heard = Hearing.apply
     put(Hearing, "apply", lambda self, notice: None if notice.kind is Kind.KEY else heard(self, notice))
 
 
 @mutant("one notice in eight is lost")
-def _lose_notices(_: Cache) -> None:
+def _lose_notices() -> None:
     heard = Hearing.apply
     put(Hearing, "apply", lambda self, notice: None if notice.seq % 8 == 0 else heard(self, notice))
 
 
 @mutant("the log is heard only at the start")
-def _never_listen(_: Cache) -> None:
+def _never_listen() -> None:
     put(Hearing, "_catch_up", lambda self, *_: None if self._heard else self._start_over(*_))
 
 
 @mutant("an embedded log is heard only at the start", lineup="disk")
-def _never_listen_here(cache: Cache) -> None:
-    _never_listen(cache)
+def _never_listen_here() -> None:
+    _never_listen()
 
 
 @mutant("the near copy of another's change stays", lineup="sqlite")
-def _keep_near(cache: Cache) -> None:
-    _drop_notices(cache)
+def _keep_near() -> None:
+    _drop_notices()
 
 
 @mutant("gaps in the log are not noticed")
-def _no_gaps(_: Cache) -> None:
+def _no_gaps() -> None:
     def gappy(page: Any, after: int) -> list[Any]:
         found: list[Any] = []
         for messages in (page or {}).values():
@@ -127,7 +129,7 @@ def _no_gaps(_: Cache) -> None:
 
 
 @mutant("no flush after a new epoch", faults=("FLUSHALL", "Redis restarted empty"))
-def _no_flush(_: Cache) -> None:
+def _no_flush() -> None:
     def start_over(self: Hearing, authority: Lane, position: Any) -> None:
         self._core.log_epoch = position.epoch
         self._core.floors.hear(position.seq)
@@ -137,34 +139,39 @@ def _no_flush(_: Cache) -> None:
 
 
 @mutant("a restart is not noticed", faults=("Redis restarted with an old snapshot",), pause_s=0.3)
-def _same_run(_: Cache) -> None:
-    put(redis_log, "_identity", lambda _: (b"one", b"server"))
+def _same_run() -> None:
+    put(redis_log, "identity_of", lambda _: (b"one", b"server"))
     join = RedisLog.join
     put(RedisLog, "join", lambda self, _known: join(self, None))
 
 
 @mutant("records of an older log are believed", faults=("Redis restarted empty",), lineup="redis+database")
-def _any_epoch(cache: Cache) -> None:
-    core = cache._engine.core
-    decode = core.codec.decode
+def _any_epoch() -> None:
+    cores: list[Core] = []
+    make, decode = Core.__init__, Codec.decode
 
-    def believing(answer: Any, address: Any) -> Any:
-        record = decode(answer, address)
+    def remember(self: Core, *said: Any) -> None:
+        make(self, *said)
+        cores.append(self)
+
+    def believing(self: Codec, answer: Any, address: Any) -> Any:
+        record = decode(self, answer, address)
         if record is not None:
-            record.epoch = core.log_epoch
-            record.seq = max(record.seq, core.floors.seq)
+            record.epoch = cores[-1].log_epoch
+            record.seq = max(record.seq, cores[-1].floors.seq)
         return record
 
-    put(type(core.codec), "decode", lambda _, answer, address: believing(answer, address))
+    put(Core, "__init__", remember)
+    put(Codec, "decode", believing)
 
 
 @mutant("a process never knows that it does not hear", faults=("partition",), pause_s=0.4)
-def _never_deaf(_: Cache) -> None:
+def _never_deaf() -> None:
     put(Hearing, "_proven_until", lambda *_: FOREVER)
 
 
 @mutant("bypass serves near copies", faults=("partition",), partition="bypass", pause_s=0.4)
-def _no_bypass(_: Cache) -> None:
+def _no_bypass() -> None:
     proven = Hearing._proven_until
 
     def serving(self: Hearing, tier: Any, now: float) -> float:
@@ -176,7 +183,7 @@ def _no_bypass(_: Cache) -> None:
 
 
 @mutant("hearing is proven by the time of the answer", faults=("stopped worker",), pause_s=0.1)
-def _time_of_answer(_: Cache) -> None:
+def _time_of_answer() -> None:
     heard = RemoteLog.heard
     put(RemoteLog, "heard", lambda self, news, _: heard(self, news, time.monotonic()))
 
@@ -185,66 +192,76 @@ def _time_of_answer(_: Cache) -> None:
 
 
 @mutant("floors are not applied")
-def _no_floors(_: Cache) -> None:
+def _no_floors() -> None:
     put(Floors, "_apply", lambda *_: None)
 
 
+@mutant("a process that begins does not read the floors", faults=("killed worker",), pause_s=0.2)
+def _no_floors_at_first() -> None:
+    put(RemoteTier, "floors", lambda _: [])
+
+
 @mutant("tags are not judged")
-def _no_tags(_: Cache) -> None:
+def _no_tags() -> None:
     killer = Floors.killer
     put(Floors, "killer", lambda self, reach, key, _, seq: killer(self, reach, key, (), seq))
 
 
 @mutant("patterns are forgotten")
-def _no_patterns(_: Cache) -> None:
+def _no_patterns() -> None:
     apply_floor = Floors._apply
     put(Floors, "_apply", lambda self, n: None if n.kind is Kind.PATTERN else apply_floor(self, n))
 
 
 @mutant("clear spares what is there")
-def _no_clear(_: Cache) -> None:
+def _no_clear() -> None:
     apply_floor = Floors._apply
     put(Floors, "_apply", lambda self, n: None if n.kind is Kind.CLEAR else apply_floor(self, n))
 
 
 @mutant("invalidations stay in their namespace")
-def _no_nesting(_: Cache) -> None:
+def _no_nesting() -> None:
     put(engine_core, "reach_of", lambda namespace, owner: tuple({(namespace, None), (namespace, owner)}))
 
 
 @mutant("invalidations of all spare those of owners")
-def _no_owners(_: Cache) -> None:
+def _no_owners() -> None:
     reach_of = engine_core.reach_of
     put(engine_core, "reach_of", lambda name, owner: tuple(s for s in reach_of(name, owner) if s[1] == owner))
 
 
 @mutant("tags known after the load are not kept")
-def _no_late_tags(_: Cache) -> None:
+def _no_late_tags() -> None:
     put(Storing, "_heed", staticmethod(lambda **_: None))
 
 
 @mutant("entries count as judged for ever")
-def _judged_for_ever(cache: Cache) -> None:
-    core = cache._engine.core
-    put(Floors, "epoch", property(lambda _: core, lambda _, __: None))
+def _judged_for_ever() -> None:
+    always = object()
+    put(Floors, "epoch", property(lambda _: always, lambda _, __: None))
 
 
 # -- loads and fills ---------------------------------------------------------------------------------------------------
 
 
 @mutant("fills are never killed, and servers never refuse them")
-def _immortal_fills(cache: Cache) -> None:
+def _immortal_fills() -> None:
     put(Fills, "alive", lambda *_: True)
-    _newest_since(cache)
+    _newest_since()
+
+
+@mutant("servers refuse no fill")
+def _unrefused() -> None:
+    _newest_since()
 
 
 @mutant("promotions ask for no token")
-def _no_token(_: Cache) -> None:
+def _no_token() -> None:
     promote = Writing.promote
     put(Writing, "promote", lambda self, view, record, _: promote(self, view, record, self._core.fills.now()))
 
 
-def _newest_since(_: Cache) -> None:
+def _newest_since() -> None:
     commit = RemoteTier.commit
 
     def unguarded(self: RemoteTier, changes: Sequence[Any]) -> Any:
@@ -260,7 +277,7 @@ def _newest_since(_: Cache) -> None:
 
 
 @mutant("fills carry the time of their end")
-def _stamp_after_load(_: Cache) -> None:
+def _stamp_after_load() -> None:
     keep = Storing.keep
 
     async def late(
@@ -276,7 +293,7 @@ def _stamp_after_load(_: Cache) -> None:
 
 
 @mutant("callers join loads that an invalidation has overtaken")
-def _join_old_flights(_: Cache) -> None:
+def _join_old_flights() -> None:
     flights: dict[int, dict[Any, Flight]] = {}
 
     def join_or_lead(self: Reading, view: Any, key: str, load: Any, plan: Any, stale: Any) -> Flight:
@@ -293,12 +310,12 @@ def _join_old_flights(_: Cache) -> None:
 
 
 @mutant("everybody has the lease", caught_by=frozenset({"two loads"}))
-def _no_lease(_: Cache) -> None:
+def _no_lease() -> None:
     put(RemoteTier, "lease", lambda *_: True)
 
 
 @mutant("each caller loads by itself", caught_by=frozenset({"two loads"}))
-def _no_flight(_: Cache) -> None:
+def _no_flight() -> None:
     def lead(self: Leading, job: Any) -> Flight:
         job.view.space.flights.pop(job.key, None)
         return leading(self, job)
@@ -318,7 +335,7 @@ def _no_flight(_: Cache) -> None:
 
 
 @mutant("a delete forgets only the near copy")
-def _delete_here(_: Cache) -> None:
+def _delete_here() -> None:
     async def delete(self: Writing, view: Any, keys: Sequence[str]) -> Any:
         self._forget(view, keys)
         return DONE
@@ -327,22 +344,29 @@ def _delete_here(_: Cache) -> None:
 
 
 @mutant("a delete leaves the near copy")
-def _delete_there(_: Cache) -> None:
+def _delete_there() -> None:
     put(Writing, "_forget", lambda *_: None)
 
 
-@mutant("what is owed is forgotten", faults=("Redis frozen", "partition"), pause_s=0.4)
-def _no_debts(_: Cache) -> None:
+@mutant("what is owed is forgotten", faults=("Redis frozen", "partition"), pause_s=0.2)
+def _no_debts() -> None:
     put(Lane, "owe", lambda *_: None)
 
 
-@mutant("a tier that is owed something is believed", faults=("Redis frozen", "partition"), pause_s=0.4)
-def _believe_debtors(_: Cache) -> None:
+@mutant("a tier that is owed something is believed", faults=("Redis frozen", "partition"), pause_s=0.2)
+def _believe_debtors() -> None:
+    pay = Writing.pay
+
+    async def late(self: Writing) -> bool:
+        await asyncio.sleep(DEBT_S)  # which by itself harms nobody
+        return await pay(self)
+
     put(Lane, "_route", lambda lane: setattr(lane, "get", lane.tier.get))
+    put(Writing, "pay", late)
 
 
-@mutant("degraded changes are called done", faults=("partition", "Redis frozen"), pause_s=0.4)
-def _lie(_: Cache) -> None:
+@mutant("degraded changes are called done", faults=("partition",), pause_s=0.2)
+def _lie() -> None:
     commit = Writing._commit_lanes
 
     async def lying(self: Writing, lanes: Any, written: Any) -> Any:
@@ -361,7 +385,7 @@ def _lied(kill_slowly: Any) -> Any:
 
 
 @mutant("the log is told before the other tier", lineup="redis+database")
-def _log_first(_: Cache) -> None:
+def _log_first() -> None:
     async def answers(self: Writing, lanes: Any, *, behind: bool = False) -> Any:
         found: dict[int, Any] = {}
         for lane, batch in sorted(lanes, key=lambda one: one[0] is not self._core.authority):
@@ -375,12 +399,12 @@ def _log_first(_: Cache) -> None:
 
 
 @mutant("owners share their addresses", caught_by=frozenset({"mix-up"}))
-def _no_owner(_: Cache) -> None:
+def _no_owner() -> None:
     put(engine_core, "address_of", lambda scope, key: address_of(scope_of(scope.cache_name, scope.namespace), key))
 
 
 @mutant("namespaces share their addresses", caught_by=frozenset({"mix-up"}))
-def _no_namespace(_: Cache) -> None:
+def _no_namespace() -> None:
     put(engine_core, "address_of", lambda scope, key: address_of(scope_of(scope.cache_name, "", scope.owner), key))
 
 
@@ -405,14 +429,14 @@ def hunt(name: str, seed: int, limit_s: float = CATCH_S) -> Caught:
     from tests.coherence.run import Plan, run  # noqa: PLC0415  # the worker needs this module without the runner
 
     one = MUTANTS[name]
-    plan = Plan(seed, 5.0, 3, one.lineup, one.faults, one.partition, one.pause_s, mutant=name)
+    plan = Plan(seed, 7.0, 4, one.lineup, one.faults, one.partition, one.pause_s, mutant=name)
     started = time.monotonic()
     while time.monotonic() - started < limit_s:
         report = run(plan)
         kinds = sorted({violation.check for violation in report.violations})
         if one.caught_by & set(kinds):
             return Caught(name, time.monotonic() - started, ", ".join(kinds))
-        plan = replace(plan, seed=plan.seed + 2, seconds=min(plan.seconds * 2, 20.0))
+        plan = replace(plan, seed=plan.seed + 2, seconds=min(plan.seconds * 2, 15.0))
     return Caught(name, time.monotonic() - started, "")
 
 

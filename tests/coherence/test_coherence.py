@@ -4,7 +4,7 @@ import pytest
 from tests.coherence.mutants import hunt
 from tests.coherence.run import Plan, run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DOSES = {
     "disk": Plan(1, 2.0, 3, "disk", pause_s=0.3),

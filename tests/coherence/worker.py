@@ -453,8 +453,8 @@ def say(word: str) -> None:
 
 async def main(task: Task) -> Figures:
     """The whole life of the process."""
+    mutants.apply(task.mutant)
     cache = Cache.from_url(*task.urls, **task.settings)
-    mutants.apply(task.mutant, cache)
     recorder = Recorder(Path(task.folder) / f"{task.name}.jsonl", task.name)
     worker = Worker(task, cache, recorder)
     async with cache:

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from genesis_cache import Cache
-from genesis_cache.model.settings import CacheSettings
 from genesis_cache.model.notice import Position
+from genesis_cache.model.settings import CacheSettings
 from genesis_cache.testing.clock import FakeClock
 
 LINEUPS = {

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from genesis_cache.testing.servers import PostgresServer, RedisCluster, RedisServer
+from genesis_cache.testing.servers import PostgresServer, RedisCluster, RedisServer, debug_options
 
 
 class RedisHooks:
@@ -18,7 +18,7 @@ class RedisHooks:
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _server(cls) -> Iterator[None]:
-        with RedisServer(None, "--enable-debug-command", "yes") as cls.server:
+        with RedisServer(None, *debug_options()) as cls.server:
             yield
 
     async def lose_everything(self) -> None:
@@ -57,7 +57,7 @@ class ClusterHooks:
     @pytest.fixture(autouse=True, scope="class")
     @classmethod
     def _cluster(cls) -> Iterator[None]:
-        with RedisCluster("--enable-debug-command", "yes") as cls.cluster:
+        with RedisCluster(*debug_options()) as cls.cluster:
             yield
 
     async def lose_everything(self) -> None:

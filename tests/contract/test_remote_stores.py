@@ -1,4 +1,4 @@
-"""Redis (alone and as a cluster) and PostgreSQL (logged, unlogged, behind a pooler) keep the contract of remote stores."""
+"""Redis (alone, as a cluster) and PostgreSQL (logged, unlogged, pooled) keep the contract of remote stores."""
 
 from tests.contract.remote_servers import ClusterHooks, PostgresHooks, RedisHooks, RestartedRedisHooks
 

@@ -300,7 +300,6 @@ async def test_nobody_there(opened: Opener, own_redis: RedisServer) -> None:
         (b"-ERR unknown command `HELLO`\r\n", "6.2"),
         (b"-NOPROTO unsupported protocol version\r\n", "6.2"),
         (b"-BUSY Redis is busy running a script.\r\n", "busy"),
-        (b"%2\r\n+version\r\n$5\r\n6.0.9\r\n+role\r\n+master\r\n", "6.0.9"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not Redis"),
         (b"", "closed the connection"),
     ],
@@ -321,16 +320,54 @@ async def test_what_a_server_says_first_is_understood(opened: Opener, reply: byt
             await opened(f"redis://127.0.0.1:{port}")
 
 
+async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, version: str = "7.0.0") -> None:
+    """Answer as a server does to HELLO, CLIENT SETNAME and two INFO."""
+    info = f"redis_version:{version}\r\nrun_id:a\r\nrole:master\r\nmaster_replid:b\r\n".encode()
+    bulk = b"$%d\r\n%b\r\n" % (len(info), info)
+    for answer in (b"%1\r\n+proto\r\n:3\r\n", b"+OK\r\n", bulk * 2):
+        await reader.read(4096)
+        writer.write(answer)
+
+
+async def test_an_old_server_is_told(opened: Opener) -> None:
+    """Versions below 6.2 are refused with both numbers."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greet(reader, writer, "6.0.9")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(Outage, match=r"version 6\.0\.9: 6\.2 or newer"):
+            await opened(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+
+async def test_a_message_nobody_asked_for_is_no_reply(opened: Opener) -> None:
+    """What a server pushes between a request and its reply is passed over."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await greet(reader, writer)
+        for value in (b"A", b"B"):
+            await reader.read(4096)
+            writer.write(b">2\r\n$10\r\ninvalidate\r\n_\r\n$9\r\n00000000%b\r\n" % value)
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        store = await opened(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert [bytes(await store.get(address("a"))) for _ in range(2)] == [b"A", b"B"]
+
+
 async def test_a_reply_nobody_asked_for_costs_its_connection(opened: Opener) -> None:
     """A server that answers once too often is not listened to: the next caller gets no answer of another."""
-    hello = b"%2\r\n+version\r\n$5\r\n7.0.0\r\n+role\r\n+master\r\n"
     served = 0
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal served
         served += 1
-        await reader.read(4096)
-        writer.write(hello)
+        await greet(reader, writer)
         await reader.read(4096)
         writer.write(b"$9\r\n00000000A\r\n$9\r\n00000000B\r\n")
         await reader.read(4096)
@@ -343,6 +380,50 @@ async def test_a_reply_nobody_asked_for_costs_its_connection(opened: Opener) -> 
         await asyncio.sleep(0.05)
         assert bytes(await store.get(address("a"))) == b"A"
         assert served == 2
+
+
+# -- servers that were set back ---------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_was_set_back_is_not_believed(own_redis: RedisServer, opened: Opener) -> None:
+    """Readers that meet a restored server before its log is joined get an outage, never what was replaced."""
+    settings = CacheSettings(redis_url=own_redis.url, redis_connection_timeout=5)
+    make = redis_store(settings, 64 * MB, SystemClock())
+    reader, follower = make(), make()
+    known = (await follower.join(None)).position
+    await reader.commit([put("a", b"old"), put("b", b"old")], known.epoch)
+    own_redis.ask("SAVE")
+    await reader.commit([put("a", b"new"), Remove(address("b"))], known.epoch)
+    seen: set[object] = set()
+    is_over, is_refused = asyncio.Event(), asyncio.Event()
+
+    async def hammer() -> None:
+        while not is_over.is_set():
+            try:
+                found = await reader.get_many([address("a"), address("b")])
+                seen.update(None if value is None else bytes(value) for value in found)
+            except Outage as outage:
+                if "joined first" in str(outage):
+                    is_refused.set()
+            await asyncio.sleep(0)
+
+    readers = [asyncio.create_task(hammer()) for _ in range(8)]
+    await asyncio.to_thread(lambda: (own_redis.kill(), own_redis.start()))
+    async with asyncio.timeout(PATIENCE_S):
+        await is_refused.wait()
+    assert b"old" not in seen
+    with pytest.raises(Outage, match="joined first"):
+        await reader.commit([put("c", b"1")], known.epoch)
+    assert await follower.follow(known, 0.0) is None
+    is_over.set()
+    await asyncio.gather(*readers)
+    assert b"old" not in seen
+    position = (await follower.join(known)).position
+    assert position.epoch != known.epoch
+    await reader.commit([put("a", b"newest")], position.epoch)
+    assert bytes(await reader.get(address("a")) or b"") == b"newest"
+    await reader.close()
+    await follower.close()
 
 
 # -- other ways to a server -------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ async def test_a_frozen_server_costs_one_budget(server: ServerProcess, make: Mak
     server.freeze()
     late = await read(tier, "a")
     assert isinstance(late, Late)
-    assert [tier.get(where("a")) for _ in range(100)] == [None] * 100
+    assert [await read(tier, "a") for _ in range(100)] == [None] * 100
     await until(lambda: tier.down)
     assert await tier.commit([Remove(where("b"))]) is None
     server.thaw()

@@ -18,6 +18,7 @@ from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
+from genesis_cache.tiers.base import Late
 
 
 class Bulk:
@@ -62,6 +63,9 @@ class Bulk:
                 started = time.perf_counter()
                 answers = await lane.get_many(wanted)
                 for address, answer in zip(wanted, answers, strict=True):
+                    if isinstance(answer, Late):
+                        self._reading.late(view, lane, address, answer, token)
+                        answer = None  # noqa: PLW2901  # the reader goes on without it
                     record = self._reading.accept(view, lane, answer, address)
                     if record is not None and remaining(record, core.clock.wall()) > 0:
                         found[address.key] = own_value(self._reading.promoted(view, record, token, lane)[0])

@@ -102,7 +102,7 @@ class Lane:
         self.tier = tier
         self._route()
 
-    async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
+    async def get_many(self, addresses: Sequence[Address]) -> Sequence[Answer]:
         """As `Tier.get_many`, with what is on its way."""
         if not self._way:
             return await self.tier.get_many(addresses)

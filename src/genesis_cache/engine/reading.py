@@ -54,6 +54,9 @@ class Reading:
         self.leading = Leading(core, Storing(core, writing), background, self.further)
         self.position = writing.position
         self._late: set[bytes] = set()
+        first = core.lanes[0] if core.lanes else None
+        self._server = first if first is not None and first.tier.keeps_budget else None
+        """The first far tier, if that is a server."""
         self.opener: Callable[[], Awaitable[None]] | None = None
 
     # -- 1. look near ------------------------------------------------------------------------------------------------
@@ -120,16 +123,18 @@ class Reading:
                 return self.serve(view, key, entry)
             core.near_meter.misses += 1
         address = view.address(key)
-        found = self.further_now(view, address)
-        if type(found) is Record:
-            return found.value
-        if type(found) is not Waiting:
-            self.missed(view, key)
-            return default
-        if found.answer is not None and not found.at:
-            record = await self._first_answer(view, core.lanes[found.at], address, found.answer)
+        if self._server is not None:
+            record, found = await self._from_server(view, self._server, address)
             if record is not None:
                 return record.value
+        else:
+            now = self.further_now(view, address)
+            if type(now) is Record:
+                return now.value
+            found = now if type(now) is Waiting else None
+        if found is None:
+            self.missed(view, key)
+            return default
         entry, verdict = await self.further(view, address, found)
         if entry is not None and (allow_stale or verdict in SERVED):
             return own_value(entry)
@@ -188,31 +193,42 @@ class Reading:
             return None
         return self._writing.promote(view, record, token)
 
-    async def _first_answer(self, view: View, lane: Lane, address: Address, answer: Awaitable[Answer]) -> Record | None:
-        """The plain case of `further`, with less ado: a shared tier answers in time with a fresh value.
+    async def _from_server(
+        self, view: View, lane: Lane, address: Address
+    ) -> tuple[Record, None] | tuple[None, Waiting | None]:
+        """The plain case of `further`, with less ado: the first far tier is a server and has a fresh value in time.
 
-        None: it is for `further` to say, which may await the same answer again.
+        Else where `further` has to go on, which may await the same answer again; None where there is nothing more.
         """
-        if not lane.tier.keeps_budget:
-            return None
         core = self._core
-        token = core.fills.begin(core.floors.given)
-        started = 0.0 if lane.reads & TIMED_MASK else time.perf_counter()
+        answer = lane.get(address)
+        if answer is None:
+            lane.reads += 1
+            lane.meter.misses += 1
+            return None, Waiting(1, None) if len(core.lanes) > 1 else None
+        lane.reads = reads = lane.reads + 1
+        started = 0.0 if reads & TIMED_MASK else time.perf_counter()
+        floors = core.floors
+        token = core.fills.begin(floors.given)
         try:
-            envelope = await answer
-            if type(envelope) is not bytes and type(envelope) is not memoryview:
-                return None
-            record = core.codec.decode(envelope, address)
-            if record is None or record.isolate or record.epoch != core.log_epoch or core.is_cut_off:
-                return None
-            if record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq):
-                return None
-            if remaining(record, core.clock.wall()) <= 0:
-                return None
-            if started:
-                lane.meter.latency.add(time.perf_counter() - started)
-            self._found(view, lane, record, token)
-            return record
+            envelope = await answer  # type: ignore[misc]  # a server's answer is no envelope yet
+            if type(envelope) is bytes or type(envelope) is memoryview:
+                record = core.codec.decode(envelope, address)
+                if (
+                    record is not None
+                    and not record.isolate
+                    and record.epoch == core.log_epoch
+                    and not core.is_cut_off
+                    and (
+                        record.seq >= floors.top or not floors.killer(view.reach, address.key, record.tags, record.seq)
+                    )
+                    and remaining(record, core.clock.wall()) > 0
+                ):
+                    if started:
+                        lane.meter.latency.add(time.perf_counter() - started)
+                    self._found(view, lane, record, token)
+                    return record, None
+            return None, Waiting(0, answer)  # type: ignore[arg-type]  # as above
         finally:
             core.fills.end()
 
@@ -259,12 +275,16 @@ class Reading:
         found = await (answer if lane.tier.keeps_budget else self._within_budget(answer))
         if not isinstance(found, Late):
             return found
+        self.late(view, lane, address, found, token)
+        return None
+
+    def late(self, view: View, lane: Lane, address: Address, found: Late, token: Token) -> None:
+        """A reply did not come in time: counted, and taken in when it comes."""
         lane.meter.late += 1
         if self._core.memory is not None and len(self._late) < LATE_AT_ONCE:
             self._late.add(address.digest)
             self._core.fills.begin(token[1])  # the same fill goes on
             self._background.spawn(self._take_in(view, lane, address, found, token))
-        return None
 
     async def _take_in(self, view: View, lane: Lane, address: Address, late: Late, token: Token) -> None:
         """Promote what came after its reader had gone on, unless something newer is here by then."""

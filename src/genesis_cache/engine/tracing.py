@@ -49,10 +49,10 @@ class TracedTier:
         answer = self._tier.get(address)
         return answer if answer is None or isinstance(answer, bytes | memoryview) else self._seen("get", 1, answer)
 
-    async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
+    async def get_many(self, addresses: Sequence[Address]) -> Sequence[Answer]:
         """As `Tier.get_many`."""
         with self._span(self._label, self._tier.kind, "get_many", len(addresses)):
-            found: list[Buffer | None] = await self._tier.get_many(addresses)
+            found: Sequence[Answer] = await self._tier.get_many(addresses)
             return found
 
     def commit(self, changes: Sequence[Change]) -> Awaitable[list[Receipt] | None]:

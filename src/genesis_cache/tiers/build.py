@@ -97,7 +97,7 @@ def _remote_tier(kind: str, make: Any, settings: CacheSettings, max_bytes: int, 
     return tier
 
 
-_EXTRAS = {"redis.store": ("hiredis", "redis"), "postgres.store": ("asyncpg", "postgres")}
+_EXTRAS = {"redis.store": (("redis", "hiredis"), "redis"), "postgres.store": (("asyncpg",), "postgres")}
 
 
 def _engine(name: str) -> Any:
@@ -105,7 +105,7 @@ def _engine(name: str) -> Any:
     try:
         return import_module(f"genesis_cache.tiers.{name}")
     except ModuleNotFoundError as error:
-        package, extra = _EXTRAS.get(name, ("", ""))
-        if error.name != package:
+        packages, extra = _EXTRAS.get(name, ((), ""))
+        if error.name not in packages:
             raise
-        raise SettingsError(f"this tier needs the package {package}: pip install 'genesis-cache[{extra}]'") from None
+        raise SettingsError(f"this tier needs the package {error.name}: pip install 'genesis-cache[{extra}]'") from None

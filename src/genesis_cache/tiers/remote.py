@@ -18,7 +18,7 @@ from genesis_cache.model.clock import Clock
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.keys import Address
 from genesis_cache.model.notice import Notice, Position
-from genesis_cache.tiers.base import Answer, Buffer, Change, Found, Late, StoreStats
+from genesis_cache.tiers.base import Answer, Change, Found, StoreStats
 from genesis_cache.tiers.breaker import Circuit
 from genesis_cache.tiers.commit_queue import Receipts, Waiting, settle, tell_loop
 from genesis_cache.tiers.remote_base import RemoteStore
@@ -27,7 +27,7 @@ from genesis_cache.tiers.remote_health import Health, Unanswered, sentence
 from genesis_cache.tiers.remote_leases import Leases
 from genesis_cache.tiers.remote_line import Line
 from genesis_cache.tiers.remote_log import RemoteLog
-from genesis_cache.tiers.remote_reads import Faults
+from genesis_cache.tiers.remote_reads import MAX_BATCH, Faults
 
 LEASE_S = 10.0
 """How long a server keeps the lease of a process that has died."""
@@ -221,7 +221,7 @@ class RemoteTier:
     def get(self, address: Address) -> asyncio.Future[Answer] | None:
         """As `Tier.get`; None too where no event loop is there to wait."""
         if self._health.is_shut:
-            return None
+            return _after_a_turn() if self._health.is_suspect else None
         line = self._line
         if line is None or line.loop is not _running_loop():
             if _running_loop() is None:
@@ -229,15 +229,15 @@ class RemoteTier:
             line = self._line_here()
         return line.reads.get(address)
 
-    async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
-        """As `Tier.get_many`; a reply that is late is None."""
-        if self._health.is_shut:
-            return [None] * len(addresses)
-        reads = self._line_here().reads
-        found: list[Buffer | None] = []
-        for future in [reads.get(address) for address in addresses]:
-            answer = await future
-            found.append(None if isinstance(answer, Late) else answer)
+    async def get_many(self, addresses: Sequence[Address]) -> list[Answer]:
+        """As `Tier.get_many`; each batch has a budget of its own, and after one that is late no other is sent."""
+        found: list[Answer] = []
+        for at in range(0, len(addresses), MAX_BATCH):
+            if self._health.is_shut:
+                await asyncio.sleep(0)  # as after a single read
+                return found + [None] * (len(addresses) - at)
+            reads = self._line_here().reads
+            found += [await one for one in [reads.get(address) for address in addresses[at : at + MAX_BATCH]]]
         return found
 
     # -- writing ------------------------------------------------------------------------------------------------
@@ -440,6 +440,16 @@ def _let_go(follower: Follower, lines: dict[asyncio.AbstractEventLoop, Line]) ->
         else:
             line.abandon()
     follower.stop()
+
+
+def _after_a_turn() -> asyncio.Future[Answer] | None:
+    """Nothing, after a turn of the event loop: who reads in a loop of his own must not keep a late reply from it."""
+    loop = _running_loop()
+    if loop is None:
+        return None
+    answer: asyncio.Future[Answer] = loop.create_future()
+    loop.call_soon(settle, answer, None)
+    return answer
 
 
 def _nothing_down(_reason: str) -> None:

@@ -32,7 +32,7 @@ class Line:
         self._health = health
         self._link = link = Link(self.loop, make)
         in_flight = max(1, min(MAX_IN_FLIGHT, max_connections // 2))  # the rest is for changes and leases
-        self.reads = Reads(link, health, faults, budget_s, timeout_s, in_flight)
+        self.reads = Reads(link, health, log, faults, budget_s, timeout_s, in_flight)
         self.commits = Commits(link, health, log, timeout_s)
         self.desk = LeaseDesk(link, health, leases, budget_s, timeout_s)
 

@@ -41,6 +41,12 @@ class RemoteLog:
         """Which log changes are for: the one that its users know, so that a fill begun in an older one is refused."""
         return self.believed or (0 if self.known is None else self.known.epoch)
 
+    @property
+    def is_told(self) -> bool:
+        """Whether those who use the log know which one it is; until then its server's values cannot be judged."""
+        believed, known = self.believed, self.known
+        return not believed or known is None or known.epoch == believed
+
     def seq(self) -> int:
         """The highest sequence of this epoch that was heard or receipted; 0 while none is known."""
         known = self.known

@@ -15,12 +15,14 @@ from genesis_cache.tiers.base import Answer, Buffer, Late
 from genesis_cache.tiers.remote_base import RemoteStore
 from genesis_cache.tiers.remote_health import Health, Unanswered
 from genesis_cache.tiers.remote_link import Link
+from genesis_cache.tiers.remote_log import RemoteLog
 
 MAX_IN_FLIGHT = 8
 """Batches of one event loop on their way at the same time; beyond, reads gather in the next."""
-MAX_BATCH = 512
+MAX_BATCH = 256
 """Keys in a batch, so that a reply never holds the event loop for long."""
 
+_BUDGETS_AT_MOST = 4  # for a batch that waits behind others which are being answered
 _STALL_S = 0.01  # a timer that is later than this says that the event loop was held up, not the server
 
 
@@ -39,10 +41,12 @@ class Faults:
 class _Batch:
     """Reads that travel together, in the order asked."""
 
-    __slots__ = ("addresses", "answers", "due", "given_up", "has_begun", "number", "task", "timer")
+    __slots__ = ("addresses", "answers", "due", "given_up", "has_begun", "latest", "number", "task", "timer")
 
-    def __init__(self, number: int, due: float) -> None:
+    def __init__(self, number: int, due: float, latest: float) -> None:
         self.number = number
+        self.latest = latest
+        """When its budget is over whatever the server does meanwhile."""
         self.addresses: list[Address] = []
         self.answers: list[asyncio.Future[Answer]] = []
         self.due = due
@@ -56,9 +60,17 @@ class Reads:
     """What one event loop reads from a server."""
 
     def __init__(
-        self, link: Link, health: Health, faults: Faults, budget_s: float, timeout_s: float, in_flight: int
+        self,
+        link: Link,
+        health: Health,
+        log: RemoteLog,
+        faults: Faults,
+        budget_s: float,
+        timeout_s: float,
+        in_flight: int,
     ) -> None:
         self._link = link
+        self._log = log
         self._health = health
         self._faults = faults
         self._budget_s = budget_s
@@ -87,7 +99,8 @@ class Reads:
 
     def _gather(self) -> _Batch:
         self._begun += 1
-        batch = self._gathering = _Batch(self._begun, self._time() + self._budget_s)
+        now = self._time()
+        batch = self._gathering = _Batch(self._begun, now + self._budget_s, now + _BUDGETS_AT_MOST * self._budget_s)
         self._in_time[batch] = None
         if self._timer is None:
             self._timer = self._link.loop.call_at(batch.due, self._look)
@@ -138,13 +151,20 @@ class Reads:
             for answer, reply in zip(batch.answers, replies, strict=True):
                 if not answer.done():
                     answer.set_result(reply)
+            if self._in_time:
+                self._put_off()
             if self._health.is_suspect:
                 self._health.trust()
         while self._waiting and len(self._flying) < self._most:
             self._start(self._waiting.popleft())
 
     def _checked(self, addresses: Sequence[Address], replies: Sequence[Buffer | None]) -> list[Buffer | None]:
-        """Each reply that is whole and its caller's own; else None, and new connections if one was another's."""
+        """Each reply that is whole and its caller's own; else None, and new connections if one was another's.
+
+        None too for all that comes before callers know that the log is another one: it may be of the past.
+        """
+        if not self._log.is_told:
+            return [None] * len(replies)
         faults = self._faults
         has_lost_place = False
         sound: list[Buffer | None] = []
@@ -165,6 +185,12 @@ class Reads:
         return sound
 
     # -- budgets ------------------------------------------------------------------------------------------------
+
+    def _put_off(self) -> None:
+        """The server has just answered a batch, so it is not the one that keeps the others waiting: they wait on."""
+        due = self._time() + self._budget_s
+        for batch in self._in_time:
+            batch.due = min(due, batch.latest)
 
     def _look(self) -> None:
         """Find those whose budget is over; look again when that of the next is."""

@@ -7,6 +7,7 @@ import asyncpg
 
 from genesis_cache.model.urls import masked
 from genesis_cache.tiers.remote_base import Outage
+from genesis_cache.tiers.remote_known import Replaced
 
 Failures = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
 """What a call to a server raises; `TimeoutError` is an `OSError`."""
@@ -46,6 +47,8 @@ def outage_of(error: BaseException, url: str) -> Outage:
 def _what(error: BaseException) -> str:
     if isinstance(error, asyncio.TimeoutError):
         return "did not answer in time"
+    if isinstance(error, Replaced):
+        return str(error)
     if isinstance(error, ConnectionRefusedError):
         return "refuses connections: is it running, and is this its address?"
     state = state_of(error)

@@ -5,8 +5,9 @@ function on the server: one transaction, in which the row lock of the cache's bo
 """
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import asyncpg
 
@@ -27,8 +28,10 @@ from genesis_cache.tiers.postgres.place import Place, place_of
 from genesis_cache.tiers.postgres.session import Session
 from genesis_cache.tiers.postgres.sweeping import Sweeping
 from genesis_cache.tiers.remote_base import Committed, Joined, Outage, RemoteStore
+from genesis_cache.tiers.remote_known import Known, Replaced
 
 _SCAN_STEP = 32  # envelopes fetched at a time
+_WHO = "SELECT extract(epoch FROM pg_postmaster_start_time())::text"  # each start makes it another server
 _JOINS = 3  # attempts at books that are another's, or gone
 
 
@@ -41,8 +44,12 @@ def postgres_store(settings: CacheSettings, capacity_bytes: int, clock: Clock) -
     marks = Marks()
     connect = connector(place, settings.redis_connection_timeout, settings.redis_socket_timeout)
 
+    known = Known()
+
     def make() -> RemoteStore:
-        return PostgresStore(place, OwnLinks(connect), settings, capacity_bytes, clock, marks)
+        admission = Admission(connect, known, settings.redis_socket_timeout)
+        links = OwnLinks(admission.connect)
+        return PostgresStore(place, links, settings, capacity_bytes, clock, marks, admission)
 
     return make
 
@@ -59,11 +66,13 @@ def postgres_store_over(
     marks = Marks()
     home = asyncio.get_running_loop()
     connect = connector(place, settings.redis_connection_timeout, settings.redis_socket_timeout)
+    known = Known()
 
     def make() -> RemoteStore:
+        admission = Admission(connect, known, settings.redis_socket_timeout)
         is_home = asyncio.get_running_loop() is home
-        links: Links = PoolLinks(pool, settings.redis_socket_timeout) if is_home else OwnLinks(connect)
-        return PostgresStore(place, links, settings, capacity_bytes, clock, marks)
+        links: Links = PoolLinks(pool, settings.redis_socket_timeout) if is_home else OwnLinks(admission.connect)
+        return PostgresStore(place, links, settings, capacity_bytes, clock, marks, admission)
 
     return make
 
@@ -74,11 +83,67 @@ def _place(settings: CacheSettings) -> Place:
     return place_of(settings.database_url)
 
 
+class Admission:
+    """Has a store use new connections only to the server that the log was joined on.
+
+    A server that was restarted from a backup, or took the place of another, shows what once was there.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], known: Known, timeout_s: float) -> None:
+        self._connect = connect
+        self._known = known
+        self._timeout_s = timeout_s
+        self._lets_all = 0
+        self.met_others = False
+        """Whether there may be connections to others than that server."""
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether somebody has met another server since the log was joined."""
+        return self._known.is_doubted
+
+    @contextlib.contextmanager
+    def of_all(self) -> Iterator[None]:
+        """While whatever server there is may be met: to find out whether it can be used, and to join its log."""
+        self._lets_all += 1
+        try:
+            yield
+        finally:
+            self._lets_all -= 1
+
+    async def connect(self) -> Connection:
+        """A connection; `Replaced` if it is to another server."""
+        connection = await self._connect()
+        try:
+            self._known.admit(await connection.fetchval(_WHO, timeout=self._timeout_s))
+        except Replaced:
+            if not self._lets_all:
+                connection.terminate()
+                raise
+            self.met_others = True
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def note(self, who: str) -> None:
+        """The log has been joined on this server, as the caller knows one turn of the loop later."""
+        self.met_others = False
+        asyncio.get_running_loop().call_soon(self._known.note, frozenset((who,)))
+
+
 class PostgresStore:
     """One event loop's connections to a PostgreSQL server, and a cache there. Made by `postgres_store`."""
 
     def __init__(
-        self, place: Place, links: Links, settings: CacheSettings, capacity_bytes: int, clock: Clock, marks: Marks
+        self,
+        place: Place,
+        links: Links,
+        settings: CacheSettings,
+        capacity_bytes: int,
+        clock: Clock,
+        marks: Marks,
+        admission: Admission,
     ) -> None:
         self.origin = secrets.randbits(63) or 1
         """This handle's number in the notices it writes."""
@@ -87,6 +152,7 @@ class PostgresStore:
         self._wall = clock.wall
         self._links = links
         self._marks = marks
+        self._admission = admission
         self._timeout_s = settings.redis_socket_timeout
         self._connect_s = settings.redis_connection_timeout
         self._session = Session(place, settings.cache_name, links, clock, marks, self._timeout_s)
@@ -97,7 +163,10 @@ class PostgresStore:
 
     async def open(self) -> None:
         """As `RemoteStore.open`."""
-        await self._session.open(self._connect_s)
+        with self._admission.of_all():
+            await self._session.open(self._connect_s)
+        if self._admission.met_others:
+            self._links.purge()  # it can be used, but not before its log is joined
 
     async def close(self) -> None:
         """As `RemoteStore.close`."""
@@ -191,11 +260,18 @@ class PostgresStore:
 
     async def join(self, known: Position | None) -> Joined:
         """As `RemoteStore.join`."""
-        return await self._log.join(known)
+        with self._admission.of_all():
+            who = await self._session.ask(
+                lambda connection: connection.fetchval(_WHO)
+            )  # before: it may be another then
+            joined = await self._log.join(known)
+        self._admission.note(who)
+        return joined
 
     async def follow(self, after: Position, wait_s: float) -> list[Notice] | None:
         """As `RemoteStore.follow`."""
-        return await self._log.follow(after, wait_s)
+        notices = await self._log.follow(after, wait_s)
+        return None if self._admission.is_doubted else notices
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

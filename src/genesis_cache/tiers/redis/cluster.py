@@ -17,6 +17,7 @@ from genesis_cache.tiers.redis.place import Host, Place
 from genesis_cache.tiers.redis.scripts import Argument, Script
 from genesis_cache.tiers.redis.server import FAILURES, Limits, Server
 from genesis_cache.tiers.remote_base import Outage
+from genesis_cache.tiers.remote_known import Known
 
 _HOPS = 6  # from node to node for one request
 _PAUSE_S = 0.02  # while a slot's keys are under way
@@ -30,10 +31,11 @@ _T = TypeVar("_T")
 class Cluster:
     """One event loop's connections to the nodes of a cluster."""
 
-    __slots__ = ("_is_stale", "_limits", "_place", "_reading", "_servers", "_table")
+    __slots__ = ("_is_stale", "_known", "_limits", "_place", "_reading", "_servers", "_table")
 
-    def __init__(self, place: Place, limits: Limits) -> None:
+    def __init__(self, place: Place, limits: Limits, known: Known) -> None:
         self._place = place
+        self._known = known
         self._limits = limits
         self._servers: dict[Host, Server] = {}
         self._table: list[Host | None] = [None] * SLOTS
@@ -112,6 +114,11 @@ class Cluster:
         """Have the table of slots read again before the next request."""
         self._is_stale = True
 
+    def rest(self) -> None:
+        """As `Server.rest`, for all."""
+        for server in self._servers.values():
+            server.rest()
+
     async def close(self) -> None:
         """Hang up on all connections."""
         for server in list(self._servers.values()):
@@ -126,7 +133,7 @@ class Cluster:
     def _server_at(self, host: Host) -> Server:
         server = self._servers.get(host)
         if server is None:
-            server = self._servers[host] = Server(replace(self._place, hosts=(host,)), self._limits)
+            server = self._servers[host] = Server(replace(self._place, hosts=(host,)), self._limits, self._known)
         return server
 
     async def _ask(self, request: bytes, slot: int, act: Callable[[Server], Awaitable[Any]]) -> Any:
@@ -164,8 +171,8 @@ class Cluster:
         for host in dict.fromkeys([*self._servers, *self._place.hosts]):
             try:
                 async with asyncio.timeout(_TABLE_S):
-                    told = await self._server_at(host).read(pack(("CLUSTER", "SLOTS")))
-            except (Outage, TimeoutError) as error:
+                    told = await self._tell_table(host)
+            except FAILURES as error:
                 failure = outage(error, self._place)
                 continue
             if isinstance(told, ReplyError):
@@ -176,6 +183,14 @@ class Cluster:
                 continue
             return _table_of(told, host)
         raise failure
+
+    async def _tell_table(self, host: Host) -> Any:
+        """Any node may tell it, also one that the log was not joined on."""
+        connection = await self._server_at(host).connect()
+        try:
+            return await connection.ask(pack(("CLUSTER", "SLOTS")))
+        finally:
+            connection.abort()
 
 
 class SlotServer:
@@ -221,12 +236,6 @@ class SlotServer:
             yield
         except FAILURES as error:
             raise outage(error, self._place) from error
-
-    @contextlib.asynccontextmanager
-    async def borrowed(self) -> AsyncIterator[Connection]:
-        """As `Server.borrowed`."""
-        async with (await self._found()).borrowed() as connection:
-            yield connection
 
     async def _found(self) -> Server:
         """The node, asked once whether it is: whoever takes a connection of its own is not redirected."""

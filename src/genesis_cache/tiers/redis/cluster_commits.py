@@ -66,7 +66,7 @@ class ClusterCommits:
     async def _round(self, batch: Sequence[Change], epoch: int) -> list[int]:
         for _ in range(_ATTEMPTS):
             if self._epoch is None:
-                self._epoch = (await self._log.join(None)).position.epoch.to_bytes(EPOCH_BYTES, "big")
+                self._epoch = (await self._log.make()).epoch.to_bytes(EPOCH_BYTES, "big")
             try:
                 numbers = await self._try(batch, epoch, self._epoch)
             except ReplyError as error:

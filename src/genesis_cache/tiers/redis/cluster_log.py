@@ -14,13 +14,15 @@ from genesis_cache.model.clock import Clock
 from genesis_cache.model.notice import Position
 from genesis_cache.tiers.redis.cluster import Cluster, SlotServer, together
 from genesis_cache.tiers.redis.cluster_scripts import STAMP
-from genesis_cache.tiers.redis.connection import Connection, pack
-from genesis_cache.tiers.redis.log import EPOCH_BYTES, WHO, Log, identity_of, joined_of
+from genesis_cache.tiers.redis.connection import WHO, Connection, pack
+from genesis_cache.tiers.redis.known import Who, identity_of, who_of
+from genesis_cache.tiers.redis.log import EPOCH_BYTES, Log, joined_of
 from genesis_cache.tiers.redis.names import Names, slot_of
 from genesis_cache.tiers.redis.outage import ConnectionLost
 from genesis_cache.tiers.redis.scripts import JOIN, LEASE, RELEASE
 from genesis_cache.tiers.redis.server import Server
 from genesis_cache.tiers.remote_base import Joined, Outage
+from genesis_cache.tiers.remote_known import Known
 
 _LOCK_MS = 5_000
 _LOCK_PAUSE_S = 0.02
@@ -31,44 +33,51 @@ class ClusterLog(Log):
 
     __slots__ = ("_cluster", "_sentries")
 
-    def __init__(self, cluster: Cluster, server: SlotServer, names: Names, clock: Clock, timeout_s: float) -> None:
-        super().__init__(server, names, clock, timeout_s)
+    def __init__(
+        self, cluster: Cluster, server: SlotServer, known: Known, names: Names, clock: Clock, timeout_s: float
+    ) -> None:
+        super().__init__(server, known, names, clock, timeout_s)
         self._cluster = cluster
         self._sentries: list[Connection] = []
 
     # -- joining ------------------------------------------------------------------------------------------------
 
-    async def join(self, known: Position | None) -> Joined:
-        """As `RemoteStore.join`; a new log is made by one at a time, for its epoch has to stand on every shard."""
-        joined = await self._look(known)
-        if joined is not None:
-            return joined
-        async with self._alone():
-            return await self._look(known) or await self._renew(known)
+    async def _join(self, known: Position | None) -> tuple[Joined, frozenset[Who]]:
+        """A new log is made by one at a time, for its epoch has to stand on every shard."""
+        try:
+            self._cluster.doubt()
+            found = await self._look(known)
+            if found is None:
+                async with self._alone():
+                    found = await self._look(known) or await self._renew(known)
+        finally:
+            self._cluster.rest()
+        return found
 
-    async def _look(self, known: Position | None) -> Joined | None:
+    async def _look(self, known: Position | None) -> tuple[Joined, frozenset[Who]] | None:
         """The log if it is sound."""
-        reply = await self._ask(known, "look")
+        reply, servers = await self._ask(known, "look")
         if reply is None or {reply[0]} != await self.stamps():
             return None
-        return joined_of(reply)
+        return joined_of(reply), servers
 
-    async def _renew(self, known: Position | None) -> Joined:
+    async def _renew(self, known: Position | None) -> tuple[Joined, frozenset[Who]]:
         """A new log: first its epoch goes to every shard, where it refuses what belongs to another, then it begins."""
         epoch = secrets.token_bytes(EPOCH_BYTES)
         size = str(self._names.marks_bytes)
         for marks in self._names.marks:
             await self._cluster.run(STAMP, [marks], [epoch, size], slot_of(marks))
-        return joined_of(await self._ask(known, "renew", epoch))
+        reply, servers = await self._ask(known, "renew", epoch)
+        return joined_of(reply), servers
 
-    async def _ask(self, known: Position | None, mode: str, epoch: bytes | None = None) -> Any:
+    async def _ask(self, known: Position | None, mode: str, epoch: bytes | None = None) -> tuple[Any, frozenset[Who]]:
         names = self._names
         nodes = await self._cluster.nodes()
-        identity = identity_of(await together([node.batch(WHO) for node in nodes]))
-        arguments = self._joining(known, identity, mode)
+        servers = frozenset(who_of(told) for told in await together([node.batch(WHO) for node in nodes]))
+        arguments = self._joining(known, identity_of(servers), mode)
         if epoch is not None:
             arguments[4] = epoch
-        return await self._server.run(JOIN, [names.control, names.log, names.floors], arguments)
+        return await self._server.run(JOIN, [names.control, names.log, names.floors], arguments), servers
 
     async def stamps(self) -> set[bytes]:
         """The epochs on the shards; one that is not whole counts as none."""
@@ -99,13 +108,13 @@ class ClusterLog(Log):
 
     # -- following ----------------------------------------------------------------------------------------------
 
-    async def _identity(self, who: list[Any]) -> tuple[bytes, bytes]:
+    async def _identity(self, who: Who) -> tuple[bytes, bytes]:
         """Which nodes these are, told over connections that are kept: while these last, the nodes are the same."""
         _ = who  # the log's node is one of them
         self._dismiss()
         self._cluster.doubt()
         await together([self._post(node) for node in await self._cluster.nodes()])
-        return identity_of([await sentry.ask_all(WHO) for sentry in self._sentries])
+        return identity_of(sentry.who for sentry in self._sentries)
 
     async def _post(self, node: Server) -> None:
         self._sentries.append(await node.connect())

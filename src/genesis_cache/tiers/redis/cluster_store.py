@@ -19,20 +19,30 @@ from genesis_cache.tiers.redis.server import Limits, Server
 from genesis_cache.tiers.redis.sweeping import Sweeper, note
 from genesis_cache.tiers.redis.upkeep import Upkeep, envelope_of
 from genesis_cache.tiers.remote_base import Committed
+from genesis_cache.tiers.remote_known import Known
 
 
 class ClusterStore(Upkeep):
     """A `RemoteStore` on a cluster: values lie in 64 shards over all nodes, the log in one slot."""
 
     def __init__(
-        self, place: Place, limits: Limits, cache_name: str, capacity_bytes: int, clock: Clock, note_s: float
+        self,
+        place: Place,
+        limits: Limits,
+        known: Known,
+        cache_name: str,
+        capacity_bytes: int,
+        clock: Clock,
+        note_s: float,
     ) -> None:
         names = self._names = Names(cache_name, SHARDS)
-        self._cluster = Cluster(place, limits)
+        self._cluster = Cluster(place, limits, known)
         server = SlotServer(self._cluster, place, slot_of(names.control), names.control)
         self._server = server
         self._pid = os.getpid()
-        log = ClusterLog(self._cluster, server, names, clock, limits.timeout_s)
+        whoever = self._whoever = Cluster(place, limits, Known())
+        log_server = SlotServer(whoever, place, slot_of(names.control), names.control)
+        log = ClusterLog(whoever, log_server, known, names, clock, limits.timeout_s)
         self._log = self._shards = log
         packer = Packer(names, capacity_bytes, clock)
         self._commits = ClusterCommits(self._cluster, server, names, packer, log, note_s)
@@ -49,6 +59,7 @@ class ClusterStore(Upkeep):
     async def close(self) -> None:
         """As `RemoteStore.close`."""
         self._log.close()
+        await self._whoever.close()
         await self._cluster.close()
 
     def forget(self) -> None:
@@ -56,6 +67,7 @@ class ClusterStore(Upkeep):
         forked = self._pid != os.getpid()
         self._pid = os.getpid()
         self._log.abandon(forked=forked)
+        self._whoever.abandon(forked=forked)
         self._cluster.abandon(forked=forked)
 
     async def _nodes(self) -> Sequence[Server]:

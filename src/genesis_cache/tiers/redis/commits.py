@@ -173,7 +173,7 @@ class Commits:
     async def _commit(self, batch: Sequence[Change], epoch: int) -> tuple[int, list[Receipt]]:
         reply = await self._run(batch, epoch)
         if reply is None:
-            await self._log.join(None)  # there is none yet, or its books were lost
+            await self._log.make()  # there is none yet, or its books were lost
             reply = await self._run(batch, epoch)
         if reply is None:
             raise Outage(

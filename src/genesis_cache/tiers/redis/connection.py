@@ -1,7 +1,7 @@
-"""One connection to one server: RESP3 over asyncio, read by hiredis, one request under way at a time.
+"""One connection to one server, by redis-py: RESP3 read by hiredis, one request under way at a time.
 
-Written on transports because the streams and per-call timers of a general client cost more than the whole request. The
-loop tells at once when the other side hangs up, so a connection that is not `closed` needs no check before its use.
+redis-py brings sockets, TLS, the introduction and the reading of replies. It is given no timeouts and no retries, for
+deadlines are its owners': whoever stops waiting for a reply gives the connection up.
 """
 
 import asyncio
@@ -11,212 +11,218 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
+from redis.asyncio import connection as clients
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import TimeoutError as ClientTimeoutError
 
+from genesis_cache.tiers.redis.known import Who, info_of, who_of
 from genesis_cache.tiers.redis.outage import LEAST_VERSION, ConnectionLost, ReplyError
 from genesis_cache.tiers.redis.place import Host, Place
 
-_BUFFER_BYTES = 65536
-_NOT_YET = object()
-_Push = getattr(hiredis, "PushNotification", None)  # hiredis below 3.2 has none, and hands pushes out as lists
-
 pack: Callable[[tuple[str | bytes, ...]], bytes] = hiredis.pack_command  # type: ignore[assignment]  # of any length
 
+WHO = [pack(("INFO", "server")), pack(("INFO", "replication"))]
+"""What a server is asked so that it tells who it is, of which version, in which role."""
 
-class Connection(asyncio.BufferedProtocol):
+
+class Connection:
     """A connection that is ready for requests. One at a time: its owner sees to that."""
 
-    __slots__ = (
-        "_buffer", "_future", "_loop", "_reader", "_replies", "_transport", "_wanted", "asked_at", "closed", "hello",
-        "on_lost",
-    )  # fmt: skip
+    __slots__ = ("_is_late", "_is_over", "_loop", "_raw", "_stream", "_transport", "asked_at", "role", "turn", "who")
 
-    def __init__(self) -> None:
+    def __init__(self, raw: Any) -> None:
         self._loop = asyncio.get_running_loop()
-        self._buffer = bytearray(_BUFFER_BYTES)
-        self._reader = hiredis.Reader(protocolError=ConnectionLost, replyError=ReplyError, notEnoughData=_NOT_YET)
-        self._transport: asyncio.Transport | None = None
-        self._future: asyncio.Future[Any] | None = None
-        self._replies: list[Any] = []
-        self._wanted = 0
+        self._raw = raw
+        self._stream: asyncio.StreamReader = raw._reader  # noqa: SLF001  # redis-py has no way to hang up at once
+        self._transport: asyncio.WriteTransport = raw._writer.transport  # noqa: SLF001  # as above
+        self._is_over = self._is_late = False
         self.asked_at = 0.0
         """When the request under way was sent, by the loop's clock; 0 where none is."""
-        self.closed = False
-        self.hello: dict[bytes, Any] = {}
-        """What the server said of itself: version, mode, role."""
-        self.on_lost: Callable[[Connection], object] = _nothing
+        self.who: Who = ("", "")
+        self.role = ""
+        """``master`` or ``slave``."""
+        self.turn: object = None
+        """Since when it is in use, as `Known.turn`."""
 
-    # -- requests -----------------------------------------------------------------------------------------------
+    @property
+    def closed(self) -> bool:
+        """Whether either side has hung up; that of the server shows without a request."""
+        return self._is_over or self._stream.at_eof() or self._transport.is_closing()
 
-    def ask(self, request: bytes) -> asyncio.Future[Any]:
-        """Send one packed command; the future gets its reply, an error reply as a `ReplyError` value.
+    async def ask(self, request: bytes) -> Any:
+        """The reply to one packed command, an error reply as a `ReplyError` value.
 
-        Whoever stops waiting for it has to `abort` the connection.
+        Raises `ConnectionLost`, or `TimeoutError` after `expire`; the connection has to be given up then.
         """
-        if self.closed or self._transport is None:
-            raise ConnectionLost("has closed the connection")
-        future = self._future = self._loop.create_future()
+        raw = self._raw
         self.asked_at = self._loop.time()
-        self._wanted = 0
-        self._transport.write(request)
-        return future
+        try:
+            if self._is_over or await raw.can_read():  # the end of it, or a reply to nothing
+                raise ConnectionLost("closed the connection")
+            await raw.send_packed_command(request, check_health=False)
+            return await raw.read_response()
+        except ResponseError as error:
+            return _reply_error(error)
+        except (RedisError, OSError) as error:
+            raise self._failure(error) from error
+        finally:
+            self.asked_at = 0.0
 
-    def ask_all(self, requests: Sequence[bytes]) -> asyncio.Future[list[Any]]:
-        """Send several packed commands in one go; the future gets the list of their replies."""
-        future = self.ask(b"".join(requests))
-        self._wanted = len(requests)
-        self._replies = []
-        return future
+    async def ask_all(self, requests: Sequence[bytes]) -> list[Any]:
+        """As `ask`, for several packed commands sent in one go: the list of their replies."""
+        replies = [await self.ask(b"".join(requests))] if requests else []
+        self.asked_at = self._loop.time()
+        try:
+            while len(replies) < len(requests):
+                try:
+                    replies.append(await self._raw.read_response())
+                except ResponseError as error:
+                    replies.append(_reply_error(error))
+        except (RedisError, OSError) as error:
+            raise self._failure(error) from error
+        finally:
+            self.asked_at = 0.0
+        return replies
 
-    def fail(self, error: Exception) -> None:
-        """Give up the request under way for a reason, and the connection with it."""
-        if self._future is not None and not self._future.done():
-            self._future.set_exception(error)
+    def expire(self) -> None:
+        """Hang up because the reply took too long; whoever waits for it gets a `TimeoutError`."""
+        self._is_late = True
         self.abort()
 
     def abort(self) -> None:
         """Hang up at once; a reply that is still to come is for nobody."""
-        if not self.closed:
-            self.closed = True
-            if self._transport is not None:
-                self._transport.abort()
+        if not self._is_over:
+            self._is_over = True
+            self._transport.abort()
+            self._raw._close()  # noqa: SLF001  # its public name has to be awaited
+
+    async def close(self) -> None:
+        """Hang up, and wait until the loop has seen to it."""
+        self._is_over = True
+        self._transport.abort()
+        await self._raw.disconnect()
 
     def abandon(self, *, forked: bool) -> None:
         """Let go where the event loop cannot be asked to: in a forked child, or after the loop was closed.
 
         In a child the socket is the parent's too, and so is what its loop waits on: neither may be told anything.
         """
-        self.closed = True
-        self.on_lost = _nothing
-        self._future = None
-        transport, self._transport = self._transport, None
-        if transport is None:
+        if self._is_over:
+            return
+        transport = self._transport
+        if not forked and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.abort)
             return
         finish = getattr(_innermost(transport), "_call_connection_lost", None)
-        if not forked and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(transport.abort)
-            return
         if forked or finish is None:
+            self._is_over = True
             _lead_nowhere(transport)
+            _abandoned.append(self._raw)
             return
-        for end in (transport.abort, lambda: finish(None)):
-            with contextlib.suppress(RuntimeError):  # both tell the loop, which does not listen any more
+        for end in (self.abort, lambda: finish(None), self._raw._close):  # noqa: SLF001  # as in `abort`
+            with contextlib.suppress(RuntimeError):  # all tell the loop, which does not listen any more
                 end()
 
-    # -- what the loop calls --------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """As `asyncio.BaseProtocol.connection_made`."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # a stream connection has no other
-        self._transport = transport
-
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  # the loop's own signature
-        """As `asyncio.BufferedProtocol.get_buffer`."""
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """As `asyncio.BufferedProtocol.buffer_updated`."""
-        reader = self._reader
-        try:
-            reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type]  # it takes any buffer
-            while (reply := reader.gets()) is not _NOT_YET:
-                if _Push is None or type(reply) is not _Push:
-                    self._take(reply)
-        except ConnectionLost as error:
-            self.fail(ConnectionLost(f"answers in a way that is not Redis: {str(error)[:100]}"))
-
-    def eof_received(self) -> bool:
-        """As `asyncio.BaseProtocol.eof_received`: the connection is of no use any more."""
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As `asyncio.BaseProtocol.connection_lost`."""
-        self.closed = True
-        self._transport = None
-        self.asked_at = 0.0
-        if self._future is not None and not self._future.done():
-            reason = "" if exc is None else f" ({exc})"
-            self._future.set_exception(ConnectionLost(f"closed the connection{reason}"))
-        self.on_lost(self)
-
-    def _take(self, reply: Any) -> None:
-        future = self._future
-        if future is None or future.done():
-            self.abort()  # a reply to nothing: whatever comes next cannot be told apart
-            return
-        if self._wanted:
-            self._replies.append(reply)
-            if len(self._replies) < self._wanted:
-                return
-            reply = self._replies
-        self._future = None
-        self.asked_at = 0.0
-        future.set_result(reply)
+    def _failure(self, error: Exception) -> Exception:
+        if self._is_late:
+            return TimeoutError()
+        failure = _meaning(error)
+        return failure if isinstance(failure, ReplyError | ConnectionLost) else ConnectionLost(f"closed it: {failure}")
 
 
-_abandoned: list[asyncio.Transport] = []
-"""Transports of a parent's loop: kept, because their end would be told to what that loop waits on."""
+_abandoned: list[object] = []
+"""Connections of a parent's loop: kept, because their end would be told to what that loop waits on."""
 
 
-def _innermost(transport: asyncio.Transport) -> object:
+def _innermost(transport: asyncio.BaseTransport) -> object:
     """The transport that has the socket: the one under TLS."""
     return getattr(getattr(transport, "_ssl_protocol", None), "_transport", transport)
 
 
-def _lead_nowhere(transport: asyncio.Transport) -> None:
+def _lead_nowhere(transport: asyncio.BaseTransport) -> None:
     """Take the connection away from under a transport; the descriptor stays taken, so that it is nobody else's."""
     descriptor = transport.get_extra_info("socket").fileno()
+    if descriptor < 0:
+        return
     nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(nowhere, descriptor, inheritable=False)
     os.close(nowhere)
-    _abandoned.append(transport)
 
 
-def _nothing(_: Connection) -> None:
-    """Nobody listens."""
+def _reply_error(error: RedisError) -> ReplyError:
+    """An error reply as the server sent it: redis-py takes the code off the codes that it knows."""
+    return ReplyError(f"{error.status_code} {error}" if error.status_code else str(error))
 
 
-async def connect(place: Place, host: Host | None, timeout_s: float, *, as_sentinel: bool = False) -> Connection:
-    """A connection that has introduced itself, in at most so many seconds.
+def _meaning(error: BaseException) -> Exception:
+    """What went wrong below redis-py's errors."""
+    if isinstance(error, ResponseError) or getattr(error, "status_code", None):
+        assert isinstance(error, RedisError)  # noqa: S101  # nothing else has a code
+        return _reply_error(error)
+    if isinstance(error, InvalidResponse):
+        return ConnectionLost(f"answers in a way that is not Redis: {str(error)[:100]}")
+    if isinstance(error, ConnectionResetError | BrokenPipeError):
+        return ConnectionLost(f"closed the connection ({error})")
+    if isinstance(error, OSError | ConnectionLost | UnicodeError):
+        return error
+    if isinstance(error, ClientTimeoutError):
+        return TimeoutError()
+    below = error.__cause__ or error.__context__
+    return ConnectionLost("closed the connection") if below is None else _meaning(below)
+
+
+class TlsConnection(clients.SSLConnection):
+    """redis-py's connection over TLS, by settings that were made and checked before."""
+
+    def __init__(self, *, tls: Any, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.ssl_context.context = tls
+
+
+def client_of(place: Place, host: Host | None) -> tuple[type[clients.AbstractConnection], dict[str, Any]]:
+    """The class of redis-py's connections to one server of a place, and what it has to be made with."""
+    settings: dict[str, Any] = {
+        "protocol": 3,
+        "socket_timeout": None,
+        "socket_connect_timeout": None,
+        "driver_info": None,
+    }
+    if host is None:
+        return clients.UnixDomainSocketConnection, settings | {"path": place.path}
+    settings |= {"host": host[0], "port": host[1]}
+    return (clients.Connection, settings) if place.tls is None else (TlsConnection, settings | {"tls": place.tls})
+
+
+async def connect(place: Place, host: Host | None, timeout_s: float) -> Connection:
+    """A connection that has introduced itself and knows who is there, in at most so many seconds.
 
     Raises what went wrong as it is: `OSError`, `TimeoutError`, `ReplyError`, `ConnectionLost`.
     """
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(timeout_s):
-        if host is None:
-            _, connection = await loop.create_unix_connection(Connection, place.path)
-        else:
-            name = None if place.tls is None else host[0]
-            _, connection = await loop.create_connection(Connection, *host, ssl=place.tls, server_hostname=name)
-        try:
-            await _introduce(connection, place, as_sentinel=as_sentinel)
-        except BaseException:
-            connection.abort()
-            raise
+    kind, settings = client_of(place, host)
+    raw: Any = kind(
+        db=place.database,
+        username=place.username,
+        password=place.password,
+        client_name=place.client_name,
+        **settings,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            await raw.connect()
+            connection = Connection(raw)
+            told = await connection.ask_all(WHO)
+        connection.who = who_of(told)
+        connection.role = info_of(told[1]).get("role", "master")
+        _check_version(info_of(told[0]))
+    except BaseException as error:
+        await raw.disconnect(nowait=True)
+        if isinstance(error, RedisError):
+            raise _meaning(error) from error
+        raise
     return connection
 
 
-async def _introduce(connection: Connection, place: Place, *, as_sentinel: bool) -> None:
-    user, password = place.username, place.password
-    if as_sentinel:
-        user, password = place.sentinel_username, place.sentinel_password
-    login = () if password is None else ("AUTH", user or "default", password)
-    requests = [pack(("HELLO", "3", *login, "SETNAME", place.client_name))]
-    if place.database and not as_sentinel:
-        requests.append(pack(("SELECT", str(place.database))))
-    hello, *rest = await connection.ask_all(requests)
-    for reply in (hello, *rest):
-        if isinstance(reply, ReplyError):
-            raise reply
-    if not isinstance(hello, dict):
-        raise ConnectionLost(f"answers in a way that is not Redis: {str(hello)[:100]}")
-    connection.hello = hello
-    version = version_of(connection)
-    if not as_sentinel and version < LEAST_VERSION:
-        found = ".".join(map(str, version))
+def _check_version(info: dict[str, str]) -> None:
+    found = info.get("redis_version", "0")
+    if tuple(int(part) for part in found.split(".")[:3] if part.isdecimal()) < LEAST_VERSION:
         raise ConnectionLost(f"is version {found}: 6.2 or newer is needed, or any Valkey")
-
-
-def version_of(connection: Connection) -> tuple[int, ...]:
-    """The server's version in numbers."""
-    text = bytes(connection.hello.get(b"version", b"0")).decode("ascii", "replace")
-    return tuple(int(part) for part in text.split(".")[:3] if part.isdecimal())

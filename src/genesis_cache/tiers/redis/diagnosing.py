@@ -7,7 +7,7 @@ from statistics import median
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.tiers.redis.connection import pack
-from genesis_cache.tiers.redis.log import info_of
+from genesis_cache.tiers.redis.known import info_of
 from genesis_cache.tiers.redis.names import Names
 from genesis_cache.tiers.redis.outage import LEAST_VERSION, ReplyError
 from genesis_cache.tiers.redis.server import Server

@@ -12,11 +12,13 @@ from typing import Any
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.notice import Kind, Notice, Position
 from genesis_cache.tiers.redis.connection import Connection, pack
+from genesis_cache.tiers.redis.known import Who, identity_of
 from genesis_cache.tiers.redis.names import Names
 from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError
 from genesis_cache.tiers.redis.scripts import JOIN
 from genesis_cache.tiers.redis.server import Endpoint
 from genesis_cache.tiers.remote_base import Joined
+from genesis_cache.tiers.remote_known import Known
 from genesis_cache.tiers.wire import named_notice, unpack_notices
 
 _STEP_S = 0.1  # a blocked read hears nothing of FLUSHALL, so it is not left alone for longer
@@ -29,10 +31,11 @@ _MICROSECONDS = 1_000_000  # a second; new logs begin at the microsecond of thei
 class Log:
     """One event loop's view of a cache's log."""
 
-    __slots__ = ("_clock", "_names", "_own", "_server", "_timeout_s")
+    __slots__ = ("_clock", "_known", "_names", "_own", "_server", "_timeout_s")
 
-    def __init__(self, server: Endpoint, names: Names, clock: Clock, timeout_s: float) -> None:
-        self._server = server
+    def __init__(self, server: Endpoint, known: Known, names: Names, clock: Clock, timeout_s: float) -> None:
+        self._server = server  # which takes whatever server is there
+        self._known = known
         self._names = names
         self._clock = clock
         self._timeout_s = timeout_s
@@ -41,13 +44,29 @@ class Log:
     # -- joining ------------------------------------------------------------------------------------------------
 
     async def join(self, known: Position | None) -> Joined:
-        """As `RemoteStore.join`: two round trips over one connection, for a restart between them must show."""
+        """As `RemoteStore.join`. From the next turn of the loop on, when the caller knows it too, all believe it."""
+        joined, servers = await self._join(known)
+        asyncio.get_running_loop().call_soon(self._known.note, servers)
+        return joined
+
+    async def make(self) -> Position:
+        """Have a log where there is none, without believing the servers that it is on."""
+        joined, _ = await self._join(None)
+        return joined.position
+
+    async def _join(self, known: Position | None) -> tuple[Joined, frozenset[Who]]:
+        """Over a connection made for it, which tells who is there: a restart in between must show."""
         names = self._names
-        async with self._server.borrowed() as connection:
-            identity = identity_of([await connection.ask_all(WHO)])
-            keys = [names.control, names.log, names.floors, names.marks[0]]
-            reply = await JOIN.run(connection.ask, keys, self._joining(known, identity, ""))
-        return joined_of(self._server.checked(reply))
+        keys = [names.control, names.log, names.floors, names.marks[0]]
+        async with self._server.reporting():
+            connection = await self._server.connect()
+            try:
+                arguments = self._joining(known, identity_of([connection.who]), "")
+                async with asyncio.timeout(self._timeout_s):
+                    reply = await JOIN.run(connection.ask, keys, arguments)
+            finally:
+                connection.abort()
+        return joined_of(self._server.checked(reply)), frozenset([connection.who])
 
     def _joining(self, known: Position | None, identity: tuple[bytes, bytes], mode: str) -> list[bytes | str]:
         told = Position(0, 0) if known is None else known
@@ -100,8 +119,8 @@ class Log:
         books = pack(("HMGET", self._names.control, "run", "replication"))
         try:
             async with asyncio.timeout(self._timeout_s):
-                *who, noted = await connection.ask_all([*WHO, books])
-                if tuple(_good(noted)) == await self._identity(who):
+                noted = _good(await connection.ask(books))
+                if tuple(noted) == await self._identity(connection.who):
                     return connection
         except BaseException:
             connection.abort()
@@ -109,8 +128,8 @@ class Log:
         connection.abort()
         return None
 
-    async def _identity(self, who: list[Any]) -> tuple[bytes, bytes]:
-        """Which servers these are, one of which has just told who it is."""
+    async def _identity(self, who: Who) -> tuple[bytes, bytes]:
+        """Which servers these are, one of which is already known."""
         return identity_of([who])
 
     def _still_there(self) -> None:
@@ -127,7 +146,7 @@ class Log:
             self._still_there()
             notices = _notices(_good(page), after.seq)
             verdict = _judged(_good(books), after, notices)
-            if notices is None or verdict is None:
+            if notices is None or verdict is None or self._known.is_doubted:
                 return None
             if notices or (verdict == after.seq and loop.time() >= end):
                 return notices
@@ -141,29 +160,10 @@ class Log:
         return [pack(read), pack(("HMGET", self._names.control, "epoch", "seq"))]
 
 
-WHO = [pack(("INFO", "server")), pack(("INFO", "replication"))]
-
-
-def identity_of(replies: Sequence[Sequence[Any]]) -> tuple[bytes, bytes]:
-    """The run ids and the replication ids of servers by their answers to `WHO`.
-
-    Both change when a server is restarted, one of them when a replica takes its place.
-    """
-    runs = sorted(info_of(server).get("run_id", "") for server, _ in replies)
-    replications = sorted(info_of(replication).get("master_replid", "") for _, replication in replies)
-    return " ".join(runs).encode(), " ".join(replications).encode()
-
-
 def joined_of(reply: Sequence[Any]) -> Joined:
     """What the script that joins has told."""
     epoch, seq, cleared, floors = reply
     return Joined(Position(int.from_bytes(epoch, "big"), seq), _floors(floors, cleared))
-
-
-def info_of(reply: Any) -> dict[str, str]:
-    """The fields of an INFO reply."""
-    lines = bytes(_good(reply)).decode("utf-8", "replace").splitlines()
-    return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
 def _good(reply: Any) -> Any:

@@ -5,6 +5,7 @@ import ssl
 
 from genesis_cache.tiers.redis.place import Place
 from genesis_cache.tiers.remote_base import Outage
+from genesis_cache.tiers.remote_known import Replaced
 
 LEAST_VERSION = (6, 2)
 
@@ -69,7 +70,7 @@ def failure_sentence(error: BaseException, place: Place) -> str:
 
 def _meaning(error: BaseException) -> str:
     match error:
-        case ConnectionLost():
+        case ConnectionLost() | Replaced():
             said = str(error)
         case TimeoutError():
             said = "does not answer in time: is it overloaded, or is a firewall between?"

@@ -10,22 +10,37 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from genesis_cache.tiers.redis.connection import Connection
-from genesis_cache.tiers.redis.outage import ConnectionLost
+from genesis_cache.tiers.remote_known import Known, Replaced
 
 _CHECKS_PER_TIMEOUT = 4
-_TURNS_TO_CLOSE = 10  # of the event loop: it takes one, TLS a few
 
 
 class Pool:
     """Connections of one event loop, made when they are needed and at most ``limit``.
 
-    Raises what went wrong as it is: `OSError`, `TimeoutError`, `ReplyError` while connecting, `ConnectionLost`.
+    Raises what went wrong as it is: `OSError`, `TimeoutError`, `ReplyError` while connecting, `ConnectionLost`, and
+    `Replaced` while there are other servers than the log was joined on.
     """
 
-    __slots__ = ("_connect", "_idle", "_limit", "_making", "_open", "_timeout_s", "_timer", "_waiting")
+    __slots__ = (
+        "_connect",
+        "_idle",
+        "_known",
+        "_limit",
+        "_making",
+        "_open",
+        "_timeout_s",
+        "_timer",
+        "_turn",
+        "_waiting",
+    )
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], limit: int, timeout_s: float) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Connection]], known: Known, limit: int, timeout_s: float
+    ) -> None:
         self._connect = connect
+        self._known = known
+        self._turn = known.turn
         self._limit = limit
         self._timeout_s = timeout_s
         self._idle: list[Connection] = []
@@ -36,26 +51,26 @@ class Pool:
 
     async def call(self, request: bytes) -> Any:
         """The reply to one packed command; an error reply comes as a `ReplyError` value."""
-        connection = self._idle.pop() if self._idle else await self.take()
+        connection = await self.take()
         if self._timer is None:
             self._watch()
         try:
             reply = await connection.ask(request)
         except BaseException:
-            connection.abort()
+            self.drop(connection)
             raise
         self.give(connection)
         return reply
 
     async def batch(self, requests: Sequence[bytes]) -> list[Any]:
         """The replies to several packed commands, sent in one go over one connection."""
-        connection = self._idle.pop() if self._idle else await self.take()
+        connection = await self.take()
         if self._timer is None:
             self._watch()
         try:
             replies = await connection.ask_all(requests)
         except BaseException:
-            connection.abort()
+            self.drop(connection)
             raise
         self.give(connection)
         return replies
@@ -68,12 +83,15 @@ class Pool:
     # -- the set ------------------------------------------------------------------------------------------------
 
     async def take(self) -> Connection:
-        """A connection of one's own, to be given back or aborted."""
+        """A connection of one's own, to be given back or dropped."""
         while True:
+            if self._turn is not self._known.turn:
+                await self._look_again()
             while self._idle:
                 connection = self._idle.pop()
                 if not connection.closed:
                     return connection
+                self.drop(connection)
             if len(self._open) + self._making < self._limit:
                 return await self._make()
             turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
@@ -83,12 +101,18 @@ class Pool:
             except BaseException:
                 self._pass_on(turn)
                 raise
-            if given is not None and not given.closed:
+            if given is not None:
                 return given
+
+    def add(self, connection: Connection) -> None:
+        """Take in a connection that was made elsewhere."""
+        self._open.add(connection)
+        self.give(connection)
 
     def give(self, connection: Connection) -> None:
         """Take a connection back."""
-        if connection.closed:
+        if connection.turn is not self._turn or connection.closed:
+            self.drop(connection)
             return
         while self._waiting:
             turn = self._waiting.popleft()
@@ -97,24 +121,27 @@ class Pool:
                 return
         self._idle.append(connection)
 
+    def drop(self, connection: Connection) -> None:
+        """Hang up on a connection, which makes room for another."""
+        connection.abort()
+        self._open.discard(connection)
+        self._wake()
+
     def drop_idle(self) -> None:
         """Hang up on every connection that is not in use."""
         while self._idle:
-            self._idle.pop().abort()
+            self.drop(self._idle.pop())
 
     async def close(self) -> None:
         """Hang up on all, and wait until the loop has seen to it."""
         left = list(self._open)
         self._idle.clear()
-        for connection in left:
-            connection.fail(ConnectionLost("was closed by this process"))
+        self._open.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for _ in range(_TURNS_TO_CLOSE):
-            if not self._open:
-                break
-            await asyncio.sleep(0)
+        for connection in left:
+            await connection.close()
 
     def abandon(self, *, forked: bool) -> None:
         """As `Connection.abandon`, for all."""
@@ -134,16 +161,17 @@ class Pool:
             self._wake()
             raise
         self._making -= 1
-        if not connection.closed:
-            self._open.add(connection)
-            connection.on_lost = self._lost
+        self._open.add(connection)
         return connection
 
-    def _lost(self, connection: Connection) -> None:
-        self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-        self._wake()
+    async def _look_again(self) -> None:
+        """Others may be there: hang up on those, or refuse to go on while the log is joined on none."""
+        if self._known.is_doubted:
+            await asyncio.sleep(0)  # who has just joined it notes that a turn of the loop later
+        if self._known.is_doubted:
+            raise Replaced
+        self._turn = self._known.turn
+        self.drop_idle()
 
     def _wake(self) -> None:
         """Tell the first in the queue that there is room for a connection."""
@@ -176,7 +204,7 @@ class Pool:
         under_way = [connection for connection in self._open if connection.asked_at]
         for connection in under_way:
             if now - connection.asked_at > self._timeout_s:
-                connection.fail(TimeoutError())
+                connection.expire()
                 self.drop_idle()  # the others lead to the same silence
         if under_way:
             self._watch()

@@ -1,16 +1,19 @@
 """One server as its callers see it: requests in, replies out, and every failure an `Outage` with its sentence."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from genesis_cache.tiers.redis.connection import Connection, connect, pack
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import RedisError
+
+from genesis_cache.tiers.redis.connection import Connection, client_of, connect
 from genesis_cache.tiers.redis.outage import ConnectionLost, ReplyError, outage
 from genesis_cache.tiers.redis.place import Host, Place
 from genesis_cache.tiers.redis.pool import Pool
 from genesis_cache.tiers.redis.scripts import Argument, Script
+from genesis_cache.tiers.remote_known import Known, Replaced
 
 FAILURES = (OSError, ReplyError, ConnectionLost, UnicodeError)  # the last for host names that can be none
 
@@ -40,9 +43,6 @@ class Endpoint(Protocol):
     def reporting(self) -> contextlib.AbstractAsyncContextManager[None]:
         """As `Server.reporting`."""
 
-    def borrowed(self) -> contextlib.AbstractAsyncContextManager[Connection]:
-        """As `Server.borrowed`."""
-
 
 class Limits:
     """What the settings allow a server's connections."""
@@ -56,15 +56,19 @@ class Limits:
 
 
 class Server:
-    """One event loop's connections to one server: given by address, or found by asking Sentinels."""
+    """One event loop's connections to one server: given by address, or found by asking Sentinels.
 
-    __slots__ = ("_find", "_limits", "_place", "_pool", "shown")
+    Whoever joins the log has to talk to servers that nobody has joined it on: by a `Known` in which none is noted.
+    """
 
-    def __init__(self, place: Place, limits: Limits, find: Callable[[], Awaitable[Host]] | None = None) -> None:
+    __slots__ = ("_find", "_known", "_limits", "_place", "_pool", "shown")
+
+    def __init__(self, place: Place, limits: Limits, known: Known) -> None:
         self._place = place
         self._limits = limits
-        self._find = find
-        self._pool = Pool(self.connect, limits.connections, limits.timeout_s)
+        self._known = known
+        self._find = Sentinels(place, limits).find if place.kind == "sentinel" else None
+        self._pool = Pool(self._admitted, known, limits.connections, limits.timeout_s)
         self.shown = place.shown
 
     async def read(self, request: bytes) -> Any:
@@ -104,14 +108,22 @@ class Server:
         return reply
 
     async def connect(self) -> Connection:
-        """A connection beside the pool, which its owner aborts; raises what went wrong as it is."""
+        """A connection beside the pool, to whichever server; its owner aborts it. Raises what went wrong as it is."""
         place = self._place
         host = (place.hosts[0] if place.hosts else None) if self._find is None else await self._find()
         connection = await connect(place, host, self._limits.connect_s)
-        role = bytes(connection.hello.get(b"role", b"master"))
-        if role != b"master" and place.kind != "cluster":
+        if connection.role != "master" and place.kind != "cluster":
             connection.abort()
-            raise ReplyError(f"READONLY role is {role.decode('ascii', 'replace')}")
+            raise ReplyError(f"READONLY role is {connection.role}")
+        return connection
+
+    async def _admitted(self) -> Connection:
+        connection = await self.connect()
+        try:
+            connection.turn = self._known.admit(connection.who)
+        except Replaced:
+            connection.abort()
+            raise
         return connection
 
     @contextlib.asynccontextmanager
@@ -122,21 +134,15 @@ class Server:
         except FAILURES as error:
             raise outage(error, self._place) from error
 
-    @contextlib.asynccontextmanager
-    async def borrowed(self) -> AsyncIterator[Connection]:
-        """A connection of the pool for requests that belong together; what goes wrong is an `Outage`."""
-        async with self.reporting(), asyncio.timeout(self._limits.timeout_s + self._limits.connect_s):
-            connection = await self._pool.take()
-            try:
-                yield connection
-            except BaseException:
-                connection.abort()
-                raise
-            self._pool.give(connection)
+    def rest(self) -> None:
+        """Hang up on connections that nobody uses at the moment."""
+        self._pool.drop_idle()
 
     async def open(self) -> None:
-        """Connect once, so that what is wrong is told now; `Outage`."""
-        self._pool.give(await self._guarded(self._pool.take()))
+        """Connect once, so that what is wrong is told now; `Outage`. A server that others were before is no fault."""
+        async with self.reporting():
+            with contextlib.suppress(Replaced):
+                self._pool.add(await self._admitted())
 
     async def close(self) -> None:
         """Hang up on all connections."""
@@ -163,32 +169,33 @@ class Sentinels:
         self._limits = limits
 
     async def find(self) -> Host:
-        """The primary's host and port, by the first Sentinel that knows one; raises what went wrong with the last."""
-        failure: Exception = ConnectionLost("is known to none of its Sentinels")
-        for host in self._place.hosts:
-            try:
-                found = await self._ask(host)
-            except FAILURES as error:
-                failure = error
-                continue
-            if found is not None:
-                return found
-        raise failure
+        """The primary's host and port, by the first Sentinel that knows one; `ConnectionLost` where none does.
 
-    async def _ask(self, host: Host) -> Host | None:
-        place, each_s = self._place, self._limits.connect_s / len(self._place.hosts)
+        Sentinels that want a password, where the URL has none for them, are told that of the servers.
+        """
+        place = self._place
+        logins = [(place.sentinel_username, place.sentinel_password)]
+        if place.password is not None and place.sentinel_password is None:
+            logins.append((place.username, place.password))
+        failure: Exception | None = None
+        for login in logins:
+            try:
+                return await self._ask(*login)
+            except RedisError as error:
+                failure = error
+        what = "is known to none of its Sentinels: are they running, and is the primary's name right?"
+        raise ConnectionLost(what) from failure
+
+    async def _ask(self, user: str | None, password: str | None) -> Host:
+        each_s = self._limits.connect_s / len(self._place.hosts)
+        group = Sentinel([])  # type: ignore[no-untyped-call]  # redis-py has types, but not here
+        for host in self._place.hosts:
+            kind, settings = client_of(self._place, host)
+            settings |= {"socket_timeout": each_s, "socket_connect_timeout": each_s}
+            pool = ConnectionPool(connection_class=kind, username=user, password=password, **settings)
+            group.sentinels.append(Redis.from_pool(pool))
         try:
-            connection = await connect(place, host, each_s, as_sentinel=True)
-        except ReplyError as error:
-            if error.code != "NOAUTH" or place.password is None or place.sentinel_password is not None:
-                raise
-            place = replace(place, sentinel_username=place.username, sentinel_password=place.password)
-            connection = await connect(place, host, each_s, as_sentinel=True)
-        try:
-            async with asyncio.timeout(each_s):
-                reply = await connection.ask(pack(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._place.master)))
+            name, port = await group.discover_master(self._place.master)
         finally:
-            connection.abort()
-        if isinstance(reply, ReplyError):
-            raise reply
-        return None if reply is None else (bytes(reply[0]).decode(), int(reply[1]))
+            await group.aclose()
+        return str(name), int(port)

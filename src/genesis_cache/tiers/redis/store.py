@@ -19,24 +19,25 @@ from genesis_cache.tiers.redis.log import Log
 from genesis_cache.tiers.redis.names import DIGEST_BYTES, Names
 from genesis_cache.tiers.redis.place import Place, place_of
 from genesis_cache.tiers.redis.scripts import LEASE, RELEASE
-from genesis_cache.tiers.redis.server import Limits, Sentinels, Server
+from genesis_cache.tiers.redis.server import Limits, Server
 from genesis_cache.tiers.redis.sweeping import Sweeper
 from genesis_cache.tiers.redis.upkeep import Upkeep, envelope_of
 from genesis_cache.tiers.remote_base import Committed, RemoteStore
+from genesis_cache.tiers.remote_known import Known
 
 _NOTE_MARGIN_S = 10.0  # a note on a key outlives every load that began before it
-_COPIED_BYTES = 16384  # a reply up to this is copied without its head; of a larger one a view is given
 
 
 class RedisStore(Upkeep):
     """A `RemoteStore` on one Redis server, or the primary that Sentinels name."""
 
-    def __init__(self, place: Place, limits: Limits, cache_name: str, capacity_bytes: int, clock: Clock) -> None:
-        find = Sentinels(place, limits).find if place.kind == "sentinel" else None
+    def __init__(
+        self, place: Place, limits: Limits, known: Known, cache_name: str, capacity_bytes: int, clock: Clock
+    ) -> None:
         names = self._names = Names(cache_name)
-        server = self._own = self._server = Server(place, limits, find)
+        server = self._own = self._server = Server(place, limits, known)
         self._pid = os.getpid()
-        self._log = Log(server, names, clock, limits.timeout_s)
+        self._log = Log(server, known, names, clock, limits.timeout_s)
         self._commits = Commits(server, names, Packer(names, capacity_bytes, clock), self._log)
         self._sweeper = Sweeper(server, self._nodes, names, capacity_bytes, clock)
         self._clock = clock
@@ -112,7 +113,8 @@ def redis_store(settings: CacheSettings, capacity_bytes: int, clock: Clock) -> C
         raise SettingsError("REDIS_URL is not set: set it, or leave redis out of CACHE_TIERS")
     place = place_of(settings.redis_url)
     limits = Limits(settings.redis_max_connections, settings.redis_connection_timeout, settings.redis_socket_timeout)
+    known = Known()
     if place.kind == "cluster":
         note_s = settings.cache_load_deadline + _NOTE_MARGIN_S
-        return lambda: ClusterStore(place, limits, settings.cache_name, capacity_bytes, clock, note_s)
-    return lambda: RedisStore(place, limits, settings.cache_name, capacity_bytes, clock)
+        return lambda: ClusterStore(place, limits, known, settings.cache_name, capacity_bytes, clock, note_s)
+    return lambda: RedisStore(place, limits, known, settings.cache_name, capacity_bytes, clock)
