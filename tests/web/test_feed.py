@@ -148,6 +148,10 @@ async def test_a_stopped_feed_ends_its_streams(site: Site) -> None:
     with pytest.raises(StopAsyncIteration):
         await anext(stream)
     assert feed.watchers == 0
+    feed.start()
+    again = feed.events()
+    assert [await anext(again) for _ in range(3)][2].startswith(b"event: analytics")
+    await again.aclose()
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Metrics: what Prometheus and OpenTelemetry are told, by their own clients."""
 
 import asyncio
+import fcntl
 import json
 import os
 import random
@@ -320,6 +321,23 @@ async def test_what_an_earlier_run_left_is_wiped_at_start(site: Site, tmp_path: 
     assert await scraped.hits() == 0
     assert (folder / "notes.txt").read_text() == "mine"
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+async def test_a_worker_that_hangs_holds_up_nobody(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that is never given back makes the scrape a 503 with a sentence; everything else goes on meanwhile."""
+    monkeypatch.setattr("genesis_cache.export.workers.LOCK_PATIENCE_S", 0.3)
+    folder = tmp_path / "workers"
+    async with client_of(app(site.cache, workers=folder)) as client:
+        assert (await client.get("/metrics")).status_code == 200
+        with (folder / "lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            scrape = asyncio.create_task(client.get("/metrics"))
+            await asyncio.sleep(0.05)
+            assert (await client.get("/healthz")).status_code == 200
+            assert not scrape.done()
+            answer = await scrape
+        assert (answer.status_code, "it may hang" in answer.json()["detail"]) == (503, True)
+        assert (await client.get("/metrics")).status_code == 200
 
 
 async def test_a_damaged_file_is_left_out(site: Site, tmp_path: Path) -> None:

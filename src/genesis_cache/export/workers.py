@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import time
 import weakref
 from collections.abc import Iterator
 from itertools import count
@@ -19,6 +20,7 @@ from genesis_cache.cache import Cache
 from genesis_cache.model.measures import Histogram, Measures, summed
 
 WRITE_EVERY_S = 2.0
+LOCK_PATIENCE_S = 5.0
 RETIRED = "retired.json"
 
 _numbers = count()  # of the caches of one process
@@ -43,11 +45,15 @@ class Workers:
         """Write this process' file now, and every two seconds on the running event loop. OSError: no usable folder."""
         self.stop()
         self.write()
+        self._wake()
+
+    def _wake(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(WRITE_EVERY_S, self._again)
 
     def _again(self) -> None:
         with contextlib.suppress(OSError):  # a full disk stops no service; the next scrape will say it
-            self.start()
+            self.write()
+        self._wake()
 
     def stop(self) -> None:
         """Write no more; what was written stays until another process takes it in."""
@@ -65,7 +71,7 @@ class Workers:
         _replace(self._folder / self._name, self._own())
 
     def total(self) -> Measures:
-        """This process and all others, those that have ended too."""
+        """This process and all others, those that have ended too. May wait for the folder's lock; OSError after 5 s."""
         self.write()
         found = [self._own()]
         with self._locked():
@@ -99,7 +105,7 @@ class Workers:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _lock(descriptor)
             yield
         finally:
             os.close(descriptor)
@@ -108,6 +114,21 @@ class Workers:
         self._baseline = self._cache.measures()
         self._name = ""
         self._timer = None
+
+
+def _lock(descriptor: int) -> None:
+    """Take a lock; one that another process holds for long, because it was stopped, is not waited for without end."""
+    end = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                msg = f"another worker has held the lock of the metrics' folder for {LOCK_PATIENCE_S:g} s: it may hang"
+                raise TimeoutError(msg) from None
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _replace(path: Path, measures: Measures) -> None:

@@ -48,6 +48,10 @@ class Feed:
         finally:
             self.watchers -= 1
 
+    def start(self) -> None:
+        """Let streams go on, after a `stop`."""
+        self._is_stopped = False
+
     def stop(self) -> None:
         """End every stream within a second, because the server is about to stop."""
         self._is_stopped = True

@@ -1,5 +1,6 @@
 """The routes of one cache on a FastAPI router: monitoring for all, control for who has the token."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from genesis_cache.cache import Cache
 from genesis_cache.export.workers import Workers
 from genesis_cache.model.allowed import token as checked_token
 from genesis_cache.model.errors import CacheClosed, InvalidKey
+from genesis_cache.model.measures import Measures
 from genesis_cache.model.missing import MISSING
 from genesis_cache.model.outcome import Inspection
 from genesis_cache.web import models
@@ -76,6 +78,7 @@ class Routes:
     @asynccontextmanager
     async def _lifespan(self, _: Any) -> AsyncIterator[None]:
         """While the app runs, this process' figures are there for the others to add up."""
+        self.feed.start()
         if self._workers is not None:
             self._workers.start()
         try:
@@ -192,12 +195,23 @@ class Routes:
             health = await cache.health()
             return _json(health.to_dict(), 200 if health.can_serve else 503)
 
+    async def _measures(self) -> Measures:
+        if self._workers is None:
+            return self._cache.measures()
+        try:
+            return await asyncio.to_thread(self._workers.total)
+        except OSError as error:
+            raise HTTPException(503, f"the workers' figures cannot be added up: {error}") from None
+
     def _add_metrics(self) -> None:
         @self.router.get(
             "/metrics",
             summary="Prometheus text",
             response_class=PlainTextResponse,
-            responses={501: {"model": models.Detail, "description": "The package prometheus-client is missing."}},
+            responses={
+                501: {"model": models.Detail, "description": "The package prometheus-client is missing."},
+                503: {"model": models.Detail, "description": "The folder that the workers share cannot be used."},
+            },
         )
         async def metrics(request: Request) -> Response:
             """Every metric, in the format that the scraper asks for."""
@@ -208,7 +222,7 @@ class Routes:
                     raise
                 told = "metrics need the package prometheus-client: pip install 'genesis-cache[metrics]'"
                 raise HTTPException(501, told) from None
-            measures = self._cache.measures() if self._workers is None else self._workers.total()
+            measures = await self._measures()
             body, media_type = exposition(measures, request.headers.get("accept", ""))
             return Response(body, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
 
