@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from genesis_cache.engine.core import View
     from genesis_cache.engine.engine import Engine
     from genesis_cache.model.finding import Finding
-    from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
+    from genesis_cache.model.measures import Measures
+    from genesis_cache.model.outcome import Explanation, Health, Inspection, OptimizationReport, Outcome
 
 
 class BlockingCache:
@@ -69,6 +70,10 @@ class BlockingCache:
         found, value = (False, None) if "owner" in options else self._quick(key)
         return value if found else self._portal.run(self._cache.get_or_set(key, loader, **options))
 
+    def refresh(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
+        """See `Cache.refresh`."""
+        return self._portal.run(self._cache.refresh(key, loader, **options))
+
     def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:
         """See `Cache.get_or_set_many`."""
         return self._portal.run(self._cache.get_or_set_many(keys, loader, **options))
@@ -101,9 +106,9 @@ class BlockingCache:
         """See `Cache.delete_by_pattern`."""
         return self._portal.run(self._cache.delete_by_pattern(pattern))
 
-    def clear(self, namespace: str | None = None) -> Outcome:
+    def clear(self, namespace: str | None = None, *, tier: str | None = None) -> Outcome:
         """See `Cache.clear`."""
-        return self._portal.run(self._cache.clear(namespace))
+        return self._portal.run(self._cache.clear(namespace, tier=tier))
 
     def namespace(self, name: str, **defaults: Any) -> BlockingCache:
         """See `Cache.namespace`."""
@@ -120,6 +125,24 @@ class BlockingCache:
     def explain(self, key: str) -> Explanation:
         """See `Cache.explain`."""
         return self._portal.run(self._cache.explain(key))
+
+    def inspect(self, key: str) -> Inspection:
+        """See `Cache.inspect`."""
+        return self._portal.run(self._cache.inspect(key))
+
+    def count(
+        self, *, keys: Iterable[str] | None = None, tags: Iterable[str] | None = None, pattern: str | None = None
+    ) -> int | None:
+        """See `Cache.count`."""
+        return self._portal.run(self._cache.count(keys=keys, tags=tags, pattern=pattern))
+
+    def health(self) -> Health:
+        """See `Cache.health`."""
+        return self._portal.run(self._cache.health())
+
+    def measures(self) -> Measures:
+        """See `Cache.measures`."""
+        return self._cache.measures()
 
     def on(self, event: str, callback: Callable[..., Any]) -> Callable[[], None]:
         """See `Cache.on`."""

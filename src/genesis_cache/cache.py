@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from genesis_cache import decorate
 from genesis_cache.blocking import BlockingCache
+from genesis_cache.engine.emptying import empty
 from genesis_cache.engine.engine import Engine
 from genesis_cache.engine.loading import load_of
+from genesis_cache.engine.tracing import Span, trace
 from genesis_cache.insight.analytics import analytics
+from genesis_cache.insight.counting import count
 from genesis_cache.insight.diagnosis import diagnose
+from genesis_cache.insight.health import health
+from genesis_cache.insight.measures import measures
 from genesis_cache.insight.optimizer import optimize
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.durations import seconds
@@ -18,7 +23,7 @@ from genesis_cache.model.errors import InvalidKey
 from genesis_cache.model.keys import key_bytes, nested, tag_name, text_key
 from genesis_cache.model.notice import Kind
 from genesis_cache.model.options import EntryOptions
-from genesis_cache.model.outcome import Explanation, OptimizationReport, Outcome
+from genesis_cache.model.outcome import Explanation, Health, Inspection, OptimizationReport, Outcome
 from genesis_cache.model.patterns import compile_pattern
 from genesis_cache.model.settings import CacheSettings
 from genesis_cache.tiers.build import build_tiers, split_tiers
@@ -26,6 +31,7 @@ from genesis_cache.tiers.build import build_tiers, split_tiers
 if TYPE_CHECKING:
     from genesis_cache.engine.core import View
     from genesis_cache.model.finding import Finding
+    from genesis_cache.model.measures import Measures
     from genesis_cache.model.options import Plan
     from genesis_cache.tiers.base import Tier
     from genesis_cache.tiers.memory import MemoryTier
@@ -152,6 +158,11 @@ class Cache:
         plan, cache = self._plan(options)
         return await self._engine.bulk.get_or_set_many(cache._view, _keys(keys), load_of(loader), plan)  # noqa: SLF001  # a view of the same cache
 
+    async def refresh(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
+        """Load now, whatever is held, store the value and return it; joins a load of the key that is under way."""
+        plan, cache = self._plan(options)
+        return await self._reading.refresh(cache._view, _text(key), load_of(loader), plan)  # noqa: SLF001  # a view of the same cache
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def set(self, key: str, value: Any, **options: Any) -> Outcome:
@@ -201,10 +212,16 @@ class Cache:
         await self._ready()
         return await self._engine.writing.kill(self._view, Kind.PATTERN, [pattern])
 
-    async def clear(self, namespace: str | None = None) -> Outcome:
-        """Kill every entry within reach of this view, or of one namespace inside it."""
+    async def clear(self, namespace: str | None = None, *, tier: str | None = None) -> Outcome:
+        """Kill every entry within reach of this view, or of one namespace inside it.
+
+        With ``tier`` (``"memory"``, ``"disk"``, ``"l1"``, …) only that tier's copies go and the values stay valid
+        elsewhere; ValueError where there is no such tier.
+        """
         cache = self if namespace is None else self.namespace(namespace)
         await self._ready()
+        if tier is not None:
+            return await empty(self._engine.core, cache._view, tier)  # noqa: SLF001  # a view of the same cache
         return await self._engine.writing.kill(cache._view, Kind.CLEAR, [""])  # noqa: SLF001  # a view of the same cache
 
     # -- views -------------------------------------------------------------------------------------------------------
@@ -251,6 +268,22 @@ class Cache:
         await self._ready()
         return await self._engine.explaining.explain(self._view, _text(key))
 
+    async def inspect(self, key: str) -> Inspection:
+        """As `explain`, with the value and whether it is sensitive; counts as no read and moves nothing."""
+        await self._ready()
+        return await self._engine.explaining.inspect(self._view, _text(key))
+
+    async def count(
+        self, *, keys: Iterable[str] | None = None, tags: Iterable[str] | None = None, pattern: str | None = None
+    ) -> int | None:
+        """How many entries in memory a delete of these keys, tags or pattern reaches; nothing said: a `clear`.
+
+        Takes about a second for a million entries, in slices of half a millisecond. None without a memory tier.
+        """
+        checked = None if keys is None else _keys(keys)
+        names = None if tags is None else [tag_name(tag) for tag in tags]
+        return await count(self._engine.core, self._view, checked, names, pattern)
+
     def on(self, event: str, callback: Callable[..., Any]) -> Callable[[], None]:
         """Call back on an event: hit miss stale load evict expire invalidate tier_down tier_up; returns its undoing."""
         return self._engine.core.events.on(event, callback)
@@ -258,6 +291,30 @@ class Cache:
     def analytics(self) -> dict[str, Any]:
         """The figures, ready for JSON."""
         return analytics(self._engine.core)
+
+    def trace(self, span: Span) -> Callable[[], None]:
+        """Open ``span(layer, tier, operation, items)`` around every call to a server; returns its own undoing."""
+        return trace(self._engine.core, span)
+
+    def measures(self) -> Measures:
+        """Every counter at this moment, for exporters; cheap, whatever the cache holds."""
+        return measures(self._engine.core)
+
+    async def health(self) -> Health:
+        """Whether the cache can serve, and which tiers are up, as the last calls found them; a closed cache cannot."""
+        if not self._engine.core.closed:
+            await self._ready()
+        return health(self._engine)
+
+    @property
+    def settings(self) -> CacheSettings:
+        """What it was made with."""
+        return self._engine.core.settings
+
+    @property
+    def clock(self) -> Clock:
+        """Where it reads the time."""
+        return self._engine.core.clock
 
     async def optimize_cache_distribution(self, *, dry_run: bool = False) -> OptimizationReport:
         """Move entries between tiers by how they are used: up what is read below, down what is not read above."""

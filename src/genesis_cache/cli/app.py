@@ -11,7 +11,7 @@ import typer
 from typer.exceptions import Abort, TyperException
 
 from genesis_cache import __version__
-from genesis_cache.cli import doctor, entries, inspect, play
+from genesis_cache.cli import doctor, entries, inspect, play, serve
 from genesis_cache.cli.output import COULD_NOT, DONE, INTERRUPTED, UsageError, complain, exit_code_of
 from genesis_cache.model.errors import CacheError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 )
 for _name, _command in (
     ("demo", play.demo),
+    ("serve", serve.serve),
     ("stats", inspect.stats),
     ("get", entries.get),
     ("set", entries.set_),

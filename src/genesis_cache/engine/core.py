@@ -98,6 +98,11 @@ class Lane:
                 del self._way[change.address.digest]
         self._route()
 
+    def through(self, tier: Tier) -> None:
+        """Ask the tier through another that stands for it."""
+        self.tier = tier
+        self._route()
+
     async def get_many(self, addresses: Sequence[Address]) -> Sequence[Answer]:
         """As `Tier.get_many`, with what is on its way."""
         if not self._way:

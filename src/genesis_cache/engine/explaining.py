@@ -4,11 +4,11 @@ from collections.abc import Awaitable
 from typing import Final
 
 from genesis_cache.engine.core import Core, Lane, View
-from genesis_cache.engine.entries import WEIGHT_UNIT_BYTES, age, tags_of
+from genesis_cache.engine.entries import WEIGHT_UNIT_BYTES, age, own_value, tags_of
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.model.entry import CachePriority, Entry, Record
 from genesis_cache.model.keys import Address, address_of
-from genesis_cache.model.outcome import Explanation, TierView, Verdict
+from genesis_cache.model.outcome import Explanation, Inspection, TierView, Verdict
 from genesis_cache.policies.freshness import FOREVER, gone, remaining
 from genesis_cache.tiers.base import Late
 
@@ -28,26 +28,35 @@ class Explaining:
 
     async def explain(self, view: View, key: str) -> Explanation:
         """The key's state in every tier and the verdict over all of them."""
+        return (await self.inspect(view, key)).explanation
+
+    async def inspect(self, view: View, key: str) -> Inspection:
+        """The same, with the value from the nearest tier whose copy decided the verdict."""
         core = self._core
         address = address_of(view.scope, key)
         self._hearing.listen()
         views: list[TierView] = []
         states: list[Verdict] = []
+        held: list[Entry | Record | None] = []
         if core.memory is not None:
-            state, row = self._near(view, key)
+            entry = core.memory.get(view.space.number, view.map_key(key))
+            state, row = self._near(view, key, entry)
             states.append(state)
             views.append(row)
+            held.append(entry)
         for lane in core.lanes:
-            state, row = await self._far(view, lane, address)
+            state, row, record = await self._far(view, lane, address)
             states.append(state)
             views.append(row)
+            held.append(record)
         verdict: Verdict = max(states, key=_RANK.index) if states else ABSENT
         reason = self._reason(verdict, views, states)
-        return Explanation(key=key, namespace=view.space.name, verdict=verdict, reason=reason, tiers=tuple(views))
+        told = Explanation(key=key, namespace=view.space.name, verdict=verdict, reason=reason, tiers=tuple(views))
+        chosen = held[states.index(verdict)] if verdict in (FRESH, STALE) else None
+        return Inspection(explanation=told) if chosen is None else _shown(told, chosen)
 
-    def _near(self, view: View, key: str) -> tuple[Verdict, TierView]:
+    def _near(self, view: View, key: str, entry: Entry | None) -> tuple[Verdict, TierView]:
         core, now = self._core, self._core.clock.now()
-        entry = None if core.memory is None else core.memory.get(view.space.number, view.map_key(key))
         label = core.near_label
         if entry is None:
             return ABSENT, TierView(layer=label, tier="memory", present=False)
@@ -73,21 +82,22 @@ class Explaining:
     def _priority(entry: Entry) -> str:
         return (CachePriority.NORMAL if entry.extra is None else entry.extra.priority).name
 
-    async def _far(self, view: View, lane: Lane, address: Address) -> tuple[Verdict, TierView]:
+    async def _far(self, view: View, lane: Lane, address: Address) -> tuple[Verdict, TierView, Record | None]:
         core = self._core
         answer = lane.get(address)
         found = await answer if isinstance(answer, Awaitable) else answer
         envelope = None if isinstance(found, Late) else found
         record = None if envelope is None else core.codec.decode(envelope, address)
         if envelope is None or record is None:
-            return ABSENT, TierView(layer=lane.label, tier=lane.tier.kind, present=False)
+            return ABSENT, TierView(layer=lane.label, tier=lane.tier.kind, present=False), None
         wall = core.clock.wall()
         left = remaining(record, wall)
-        return self._far_state(view, record, left, wall), TierView(
+        state = self._far_state(view, record, left, wall)
+        row = TierView(
             layer=lane.label,
             tier=lane.tier.kind,
             present=True,
-            fresh=self._far_state(view, record, left, wall) == FRESH,
+            fresh=state == FRESH,
             age=max(0.0, wall - record.created),
             ttl_left=None if left == FOREVER else left,
             size_bytes=len(envelope),
@@ -95,6 +105,7 @@ class Explaining:
             priority=record.priority.name,
             version=record.version,
         )
+        return state, row, record
 
     def _far_state(self, view: View, record: Record, left: float, wall: float) -> Verdict:
         core = self._core
@@ -115,3 +126,10 @@ class Explaining:
             ABSENT: "no tier holds it: it was never stored, has expired, was deleted or was evicted",
         }[verdict]
         return "; ".join([sentence, *down])
+
+
+def _shown(told: Explanation, held: Entry | Record) -> Inspection:
+    if isinstance(held, Record):
+        return Inspection(explanation=told, value=held.value, sensitive=held.sensitive)
+    extra = held.extra
+    return Inspection(explanation=told, value=own_value(held), sensitive=extra is not None and extra.sensitive)

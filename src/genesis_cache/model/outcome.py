@@ -1,7 +1,9 @@
 """What the cache answers: the outcome of a change, the explanation of a key, the report of an optimization."""
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from genesis_cache.model.missing import MISSING
 
 Verdict = Literal["fresh", "stale", "absent", "invalidated"]
 
@@ -65,6 +67,31 @@ class Explanation:
             "reason": self.reason,
             "tiers": [tier.to_dict() for tier in self.tiers],
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """An explanation, with what is stored itself."""
+
+    explanation: Explanation
+    value: object = field(default=MISSING, repr=False)
+    """The value, fresh or stale; ``MISSING`` where no read could ever get one."""
+    sensitive: bool = False
+    """Whether it was stored as sensitive: not for anybody's eyes, and not for logs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """Whether a cache can serve, and its tiers by layer: ``tier``, ``up``, and ``reason`` where not all is well."""
+
+    can_serve: bool
+    is_well: bool
+    tiers: dict[str, dict[str, Any]]
+
+    def to_dict(self) -> dict[str, object]:
+        """JSON-ready: ``status`` (``ok`` or ``degraded``) and ``tiers``."""
+        status = "ok" if self.can_serve and self.is_well else "degraded"
+        return {"status": status, "tiers": {layer: dict(row) for layer, row in self.tiers.items()}}
 
 
 @dataclass(frozen=True, slots=True)
