@@ -62,7 +62,8 @@ class Traffic:
         if not isinstance(value, dict) or value.get("key") != key:
             self.faults.append(f"{what} of {key} gave {value!r:.200}")
         elif value["version"] < floor:
-            self.faults.append(f"{what} of {key} gave version {value['version']}, and {floor} was known ({self._by[key]})")
+            told = f"{what} of {key} gave version {value['version']}"
+            self.faults.append(f"{told}, and {floor} was known ({self._by[key]})")
 
     async def load(self, key: str) -> dict[str, object]:
         """What the database says."""

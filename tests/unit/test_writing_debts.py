@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 
 from genesis_cache import Cache
-from genesis_cache.engine import writing
+from genesis_cache.engine import delivery
 from genesis_cache.engine.core import Lane
 from genesis_cache.tiers.base import Put, Remove
 
 
 async def test_a_flood_of_debts_becomes_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """More owed deletions than can be remembered end as one clear, after which no deleted value is there."""
-    monkeypatch.setattr(writing, "MAX_OWED", 50)
+    monkeypatch.setattr(delivery, "MAX_OWED", 50)
     async with Cache.from_url(f"disk://{tmp_path}/disk?max_mb=10") as cache:
         keys = [f"k{n}" for n in range(60)]
         await cache.set_many(dict.fromkeys(keys, 1))
         core = cache._engine.core
         lane = core.lanes[0]
         for key in keys:
-            cache._engine.writing._owe(lane, [Remove(cache._view.address(key))])
+            cache._engine.writing._delivery.owe(lane, [Remove(cache._view.address(key))])
         assert lane.owed <= 51
         assert await cache._engine.writing.pay()
         assert await cache.get_many(keys) == {}

@@ -64,7 +64,7 @@ class Bulk:
                 answers = await lane.get_many(wanted)
                 for address, answer in zip(wanted, answers, strict=True):
                     if isinstance(answer, Late):
-                        self._reading.late(view, lane, address, answer, token)
+                        self._reading.late_replies.wait_for(view, lane, address, answer, token)
                         answer = None  # noqa: PLW2901  # the reader goes on without it
                     record = self._reading.accept(view, lane, answer, address)
                     if record is not None and remaining(record, core.clock.wall()) > 0:

@@ -16,6 +16,7 @@ from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.flight import Flight, Gate, Lost
 from genesis_cache.engine.hearing import NEVER, Hearing
+from genesis_cache.engine.late import LateReplies
 from genesis_cache.engine.leading import Job, Leading
 from genesis_cache.engine.loading import Load
 from genesis_cache.engine.storing import Storing
@@ -29,7 +30,6 @@ from genesis_cache.policies.freshness import Verdict, judge, remaining
 from genesis_cache.tiers.base import Answer, Buffer, Late
 
 SERVED = (Verdict.FRESH, Verdict.REFRESH)
-LATE_AT_ONCE = 256  # replies that are waited for after their readers have gone on
 TIMED_MASK = 15  # of 16 reads of a far tier that answers at once one is timed
 
 
@@ -53,7 +53,7 @@ class Reading:
         self._background = background
         self.leading = Leading(core, Storing(core, writing), background, self.further)
         self.position = writing.position
-        self._late: set[bytes] = set()
+        self.late_replies = LateReplies(core, background, self.accept, writing.promote)
         first = core.lanes[0] if core.lanes else None
         self._server = first if first is not None and first.tier.keeps_budget else None
         """The first far tier, if that is a server."""
@@ -286,27 +286,8 @@ class Reading:
         found = await (answer if lane.tier.keeps_budget else self._within_budget(answer))
         if not isinstance(found, Late):
             return found
-        self.late(view, lane, address, found, token)
+        self.late_replies.wait_for(view, lane, address, found, token)
         return None
-
-    def late(self, view: View, lane: Lane, address: Address, found: Late, token: Token) -> None:
-        """A reply did not come in time: counted, and taken in when it comes."""
-        lane.meter.late += 1
-        if self._core.memory is not None and len(self._late) < LATE_AT_ONCE:
-            self._late.add(address.digest)
-            self._core.fills.begin(token[1])  # the same fill goes on
-            self._background.spawn(self._take_in(view, lane, address, found, token))
-
-    async def _take_in(self, view: View, lane: Lane, address: Address, late: Late, token: Token) -> None:
-        """Promote what came after its reader had gone on, unless something newer is here by then."""
-        core = self._core
-        try:
-            record = self.accept(view, lane, await late.rest, address)
-            if record is not None and remaining(record, core.clock.wall()) > 0 and not core.closed:
-                self._writing.promote(view, record, token)
-        finally:
-            core.fills.end()
-            self._late.discard(address.digest)
 
     def promoted(self, view: View, record: Record, token: Token, lane: Lane | None) -> tuple[Entry, Verdict]:
         """An accepted record as an entry, promoted; ``lane`` None: it is stale, and no hit."""

@@ -12,6 +12,7 @@ import msgspec
 from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, MapKey, View
+from genesis_cache.engine.delivery import Answers, Delivery, Lanes, queue
 from genesis_cache.engine.entries import lifetime, make_record, near_entry, stored_record
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.model.entry import Entry, Record
@@ -26,13 +27,9 @@ from genesis_cache.policies.freshness import Verdict, gone, judge
 from genesis_cache.policies.placement import far_wanted, near_wanted
 from genesis_cache.tiers.base import Buffer, Change, Kill, Put, Receipt, Remove
 
-Lanes = Sequence[tuple[Lane, Sequence[Change]]]
-Answers = Sequence[list[Receipt] | None]
-Queued = Awaitable[list[Receipt] | None] | None
 Written = Sequence[tuple[tuple[int, MapKey], Entry | None]]
 
 DONE = Outcome()
-MAX_OWED = 100_000  # changes remembered for a tier that is down
 Victim = tuple[Entry, Token, int]  # with the token and the nearest log's sequence of the moment it left memory
 DEMOTE_PER_TURN = 256  # victims looked at once; the rest of a burst is let go
 
@@ -44,6 +41,8 @@ class Writing:
         self._core = core
         self._hearing = hearing
         self._background = background
+        self._delivery = Delivery(core, hearing, background)
+        self.pay = self._delivery.pay
         self._victims: list[Victim] = []
         self._keeps_victims = bool(core.lanes) and not core.lanes[0].tier.is_shared
         """A shared tier was given each value when it was made: asking about each victim costs more than it brings."""
@@ -324,7 +323,7 @@ class Writing:
         floors = self._core.floors
         receipts: list[Receipt] | None = None
         try:
-            receipts = await self._answer(authority, kills, _queue(authority, kills))
+            receipts = await self._delivery.answer(authority, kills, queue(authority, kills))
         finally:
             for n, kill in enumerate(kills):
                 if receipts is None:
@@ -344,7 +343,7 @@ class Writing:
         self._hearing.expect(place)
         receipts: list[Receipt] | None = None
         try:
-            receipts = await self._answer(authority, kills, _queue(authority, kills))
+            receipts = await self._delivery.answer(authority, kills, queue(authority, kills))
         finally:
             self._hearing.settle_told(place, receipts[0].seq if receipts else 0)
         return DONE if receipts is not None else Outcome((authority.tier.kind,))
@@ -373,7 +372,7 @@ class Writing:
         """Have the tiers queue their changes at once, so that not even the end of this event loop loses them."""
         for lane, batch in lanes:
             lane.send(batch)
-        task = self._background.spawn(self._answers(lanes, behind=True))
+        task = self._background.spawn(self._delivery.answers(lanes, behind=True))
         task.add_done_callback(lambda ended: self._arrived(lanes, written, ended))
         return DONE
 
@@ -387,11 +386,11 @@ class Writing:
         if len(lanes) == 1:
             answers: Answers = ()
             try:
-                answers = await self._answers(lanes)
+                answers = await self._delivery.answers(lanes)
             finally:
                 self._settle(lanes, written, answers)
         else:
-            task: asyncio.Task[Any] = self._background.spawn(self._answers(lanes))
+            task: asyncio.Task[Any] = self._background.spawn(self._delivery.answers(lanes))
             task.add_done_callback(lambda ended: self._settled(lanes, written, ended))
             answers = await asyncio.shield(task)
         if None not in answers:
@@ -409,104 +408,6 @@ class Writing:
         receipts = (told[0] if told else None) or ()
         for n, (place, entry) in enumerate(written):
             self._settle_near(place, entry, receipts[n] if receipts else Receipt())
-
-    async def _answers(self, lanes: Lanes, *, behind: bool = False) -> Answers:
-        """The receipts of each tier.
-
-        The one whose log the processes hear comes last: who has heard of a change must not find the old value in
-        another tier. Tiers of this host alone are asked at once, so that their queues hold what a loop's end cuts off.
-        """
-        authority = self._core.authority
-        if len(lanes) == 1:
-            lane, batch = lanes[0]
-            return [await self._answer(lane, batch, _queue(lane, batch), behind=behind)]
-        last = [lane is authority and lane.tier.is_shared for lane, _ in lanes]
-        queued = [None if waits else _queue(*one) for one, waits in zip(lanes, last, strict=True)]
-        try:
-            answers = await asyncio.gather(
-                *(
-                    self._answer(lane, batch, one, behind=behind)
-                    for (lane, batch), one, waits in zip(lanes, queued, last, strict=True)
-                    if not waits
-                )
-            )
-        except asyncio.CancelledError:  # the event loop ends: the last tier has to have its share too
-            for (lane, batch), waits in zip(lanes, last, strict=True):
-                if waits and lane.owed:
-                    lane.owe(batch)
-                elif waits:
-                    lane.tier.take_over(batch)
-            raise
-        if True in last:
-            lane, batch = lanes[last.index(True)]
-            answers.insert(last.index(True), await self._answer(lane, batch, _queue(lane, batch), behind=behind))
-        return answers
-
-    async def _answer(
-        self, lane: Lane, batch: Sequence[Change], queued: Queued, *, behind: bool = False
-    ) -> list[Receipt] | None:
-        """One tier's receipts, or None: then the changes are owed.
-
-        A caller who is cancelled takes nothing back: the tier goes on, and what it says then still counts. ``behind``,
-        only the end of the event loop cancels: the tier's queue holds the changes, and they are written from there.
-        """
-        try:
-            receipts = None if queued is None else await asyncio.shield(queued)
-        except asyncio.CancelledError:
-            if not behind and queued is not None:
-                asyncio.ensure_future(queued).add_done_callback(lambda ended: self._answered(lane, batch, ended))
-            raise
-        self._note(lane, batch, receipts)
-        return receipts
-
-    def _answered(self, lane: Lane, batch: Sequence[Change], ended: asyncio.Future[list[Receipt] | None]) -> None:
-        self._note(lane, batch, None if ended.cancelled() else ended.result())
-
-    def _note(self, lane: Lane, batch: Sequence[Change], receipts: Sequence[Receipt] | None) -> None:
-        if receipts is None:
-            self._owe(lane, batch)
-        elif receipts and lane is self._core.authority:
-            self._core.floors.hear(receipts[-1].seq)
-            self._hearing.own(receipts)
-
-    def _owe(self, lane: Lane, batch: Sequence[Change]) -> None:
-        """Remember what a tier could not be told; more than can be remembered becomes one order to forget all."""
-        lane.owe(batch)
-        if lane.owed > MAX_OWED:
-            everything = Kill(Notice(Kind.CLEAR, "", None, ""))
-            lane.forgive()
-            (self._core.authority or lane).owe([everything])
-            self._core.floors.overrule(everything.notice)
-        self._background.pay_later()
-
-    async def pay(self) -> bool:
-        """Tell the far tiers what they are owed; whether nothing is left.
-
-        The log comes last, and tells again what another tier was owed: meanwhile others may have read the old value
-        there, and brought it up.
-        """
-        core = self._core
-        for lane in sorted(core.lanes, key=lambda lane: lane is core.authority):
-            while lane.owed:
-                kills, removes = list(lane.kills), dict(lane.removes)  # more may come while these are told
-                changes: list[Change] = [*kills, *removes.values()]
-                receipts = await lane.tier.commit(changes)
-                if receipts is None:
-                    break
-                lane.paid(len(kills), removes)
-                if lane is core.authority:
-                    if kills:
-                        self._hearing.start_over()
-                    for kill, receipt in zip(kills, receipts, strict=False):  # which may not have been heard of yet
-                        core.floors.apply(msgspec.structs.replace(kill.notice, seq=receipt.seq))
-                    core.floors.hear(receipts[-1].seq)
-                elif core.authority is not None:
-                    self._owe(core.authority, list(removes.values()))
-        return not any(lane.owed for lane in core.lanes)
-
-
-def _queue(lane: Lane, batch: Sequence[Change]) -> Queued:
-    return None if lane.owed else lane.tier.commit(batch)
 
 
 def _plain_key(key: MapKey) -> str:

@@ -1,0 +1,126 @@
+"""Delivery: how changes reach the far tiers, in which order, and what becomes of those that a tier does not take."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+
+import msgspec
+
+from genesis_cache.engine.background import Background
+from genesis_cache.engine.core import Core, Lane
+from genesis_cache.engine.hearing import Hearing
+from genesis_cache.model.notice import Kind, Notice
+from genesis_cache.tiers.base import Change, Kill, Receipt
+
+Lanes = Sequence[tuple[Lane, Sequence[Change]]]
+Answers = Sequence[list[Receipt] | None]
+Queued = Awaitable[list[Receipt] | None] | None
+
+MAX_OWED = 100_000  # changes remembered for a tier that is down
+
+
+class Delivery:
+    """Tells the far tiers of changes, and remembers what they are owed."""
+
+    def __init__(self, core: Core, hearing: Hearing, background: Background) -> None:
+        self._core = core
+        self._hearing = hearing
+        self._background = background
+
+    async def answers(self, lanes: Lanes, *, behind: bool = False) -> Answers:
+        """The receipts of each tier.
+
+        The one whose log the processes hear comes last: who has heard of a change must not find the old value in
+        another tier. Tiers of this host alone are asked at once, so that their queues hold what a loop's end cuts off.
+        """
+        authority = self._core.authority
+        if len(lanes) == 1:
+            lane, batch = lanes[0]
+            return [await self.answer(lane, batch, queue(lane, batch), behind=behind)]
+        last = [lane is authority and lane.tier.is_shared for lane, _ in lanes]
+        queued = [None if waits else queue(*one) for one, waits in zip(lanes, last, strict=True)]
+        try:
+            answers = await asyncio.gather(
+                *(
+                    self.answer(lane, batch, one, behind=behind)
+                    for (lane, batch), one, waits in zip(lanes, queued, last, strict=True)
+                    if not waits
+                )
+            )
+        except asyncio.CancelledError:  # the event loop ends: the last tier has to have its share too
+            for (lane, batch), waits in zip(lanes, last, strict=True):
+                if waits and lane.owed:
+                    lane.owe(batch)
+                elif waits:
+                    lane.tier.take_over(batch)
+            raise
+        if True in last:
+            lane, batch = lanes[last.index(True)]
+            answers.insert(last.index(True), await self.answer(lane, batch, queue(lane, batch), behind=behind))
+        return answers
+
+    async def answer(
+        self, lane: Lane, batch: Sequence[Change], queued: Queued, *, behind: bool = False
+    ) -> list[Receipt] | None:
+        """One tier's receipts, or None: then the changes are owed.
+
+        A caller who is cancelled takes nothing back: the tier goes on, and what it says then still counts. ``behind``,
+        only the end of the event loop cancels: the tier's queue holds the changes, and they are written from there.
+        """
+        try:
+            receipts = None if queued is None else await asyncio.shield(queued)
+        except asyncio.CancelledError:
+            if not behind and queued is not None:
+                asyncio.ensure_future(queued).add_done_callback(lambda ended: self._answered(lane, batch, ended))
+            raise
+        self._note(lane, batch, receipts)
+        return receipts
+
+    def _answered(self, lane: Lane, batch: Sequence[Change], ended: asyncio.Future[list[Receipt] | None]) -> None:
+        self._note(lane, batch, None if ended.cancelled() else ended.result())
+
+    def _note(self, lane: Lane, batch: Sequence[Change], receipts: Sequence[Receipt] | None) -> None:
+        if receipts is None:
+            self.owe(lane, batch)
+        elif receipts and lane is self._core.authority:
+            self._core.floors.hear(receipts[-1].seq)
+            self._hearing.own(receipts)
+
+    def owe(self, lane: Lane, batch: Sequence[Change]) -> None:
+        """Remember what a tier could not be told; more than can be remembered becomes one order to forget all."""
+        lane.owe(batch)
+        if lane.owed > MAX_OWED:
+            everything = Kill(Notice(Kind.CLEAR, "", None, ""))
+            lane.forgive()
+            (self._core.authority or lane).owe([everything])
+            self._core.floors.overrule(everything.notice)
+        self._background.pay_later()
+
+    async def pay(self) -> bool:
+        """Tell the far tiers what they are owed; whether nothing is left.
+
+        The log comes last, and tells again what another tier was owed: meanwhile others may have read the old value
+        there, and brought it up.
+        """
+        core = self._core
+        for lane in sorted(core.lanes, key=lambda lane: lane is core.authority):
+            while lane.owed:
+                kills, removes = list(lane.kills), dict(lane.removes)  # more may come while these are told
+                changes: list[Change] = [*kills, *removes.values()]
+                receipts = await lane.tier.commit(changes)
+                if receipts is None:
+                    break
+                lane.paid(len(kills), removes)
+                if lane is core.authority:
+                    if kills:
+                        self._hearing.start_over()
+                    for kill, receipt in zip(kills, receipts, strict=False):  # which may not have been heard of yet
+                        core.floors.apply(msgspec.structs.replace(kill.notice, seq=receipt.seq))
+                    core.floors.hear(receipts[-1].seq)
+                elif core.authority is not None:
+                    self.owe(core.authority, list(removes.values()))
+        return not any(lane.owed for lane in core.lanes)
+
+
+def queue(lane: Lane, batch: Sequence[Change]) -> Queued:
+    """Have the tier queue changes at once; None where it is owed something, so that these have to wait too."""
+    return None if lane.owed else lane.tier.commit(batch)
