@@ -428,10 +428,15 @@ class Reading:
 
     # -- 4. join or lead the flight ----------------------------------------------------------------------------------
 
+    def _is_too_old(self, flight: Flight) -> bool:
+        """Whether its load began so long ago that what this process cannot hear may have changed the value since."""
+        core = self._core
+        return core.is_deaf and core.clock.now() - flight.started > core.settings.cache_max_staleness
+
     def _join_or_lead(self, view: View, key: str, load: Load, plan: Plan, stale: Entry | None) -> Flight:
         map_key = view.map_key(key)
         flight = view.space.flights.get(map_key)
-        if flight is not None and not flight.orphaned:
+        if flight is not None and not flight.orphaned and not self._is_too_old(flight):
             view.space.meter.coalesced += 1
             return flight
         view.space.flights.pop(map_key, None)
