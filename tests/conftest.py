@@ -31,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.fixturenames[:0] = ["_no_lost_threads", "_no_lost_tasks"]
 
 
+def pytest_collection_finish() -> None:
+    """Leave what is there before the first test out of the collections that look for what tests leave behind."""
+    gc.collect()
+    gc.freeze()
+
+
 def _plain(function: object) -> object:
     """The test itself, below what Hypothesis wraps around it."""
     inner = getattr(function, "hypothesis", None)
