@@ -87,7 +87,10 @@ class Log:
         connection, self._own = self._own, None
         try:
             async with self._server.reporting():
-                if connection is None or connection.closed:
+                if connection is not None and connection.closed:
+                    connection.abort()  # our end of it too
+                    connection = None
+                if connection is None:
                     connection = await self._begin()
                 notices = None if connection is None else await self._wait(connection, after, wait_s)
         except BaseException:
