@@ -185,23 +185,33 @@ async def test_a_restart_of_a_durable_server_keeps_the_log(own_postgres: Postgre
         await store.commit([put("a"), kill(Kind.TAG, "red")], 0)
         known = (await store.join(None)).position
         own_postgres.restart()
-        assert await again(lambda: store.get(address("a"))) == b"1"
         joined = await again(lambda: store.join(known))
         assert joined.position == known
+        assert await again(lambda: store.get(address("a"))) == b"1"
         assert [notice.name for notice in joined.floors] == ["red"]
         assert await books(store) == []
 
 
 async def test_a_read_finds_its_dead_connection_and_makes_a_new_one(own_postgres: PostgresServer) -> None:
-    """The first read after a restart answers, though every connection that it finds is dead."""
+    """The first read after all connections were ended answers, though every one that it finds is dead."""
+    end_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname <> ''"
     async with opened(own_postgres.url) as store:
         await store.commit([put("a")], 0)
         for _ in range(3):
             await asyncio.gather(*(store.get_many([address("a")]) for _ in range(5)))
-            await asyncio.to_thread(own_postgres.restart)
+            await run(own_postgres.url, end_all)
             assert await store.get(address("a")) == b"1"
-            own_postgres.restart()  # the event loop could not notice
-            assert await store.get(address("a")) == b"1"
+
+
+async def test_a_restarted_server_is_not_believed_before_its_log_is_joined(own_postgres: PostgresServer) -> None:
+    """It may have been set back: reads are refused with a sentence, and go on once the log was joined."""
+    async with opened(own_postgres.url) as store:
+        await store.commit([put("a")], 0)
+        await asyncio.to_thread(own_postgres.restart)
+        with pytest.raises(Outage, match="joined first"):
+            await store.get(address("a"))
+        await again(lambda: store.join(None))
+        assert await again(lambda: store.get(address("a"))) == b"1"
 
 
 async def test_a_crash_empties_unlogged_tables_and_begins_a_new_log(own_postgres: PostgresServer) -> None:
@@ -210,6 +220,7 @@ async def test_a_crash_empties_unlogged_tables_and_begins_a_new_log(own_postgres
         await one.commit([put("a"), Remove(address("b"))], 0)
         known = (await one.join(None)).position
         own_postgres.restart()
+        await again(lambda: two.join(known))
         committed = await again(lambda: two.commit([put("b")], known.epoch))
         joined = [(await again(lambda store=store: store.join(known))).position for store in (one, two)]  # type: ignore[misc]  # bound at once
         assert joined[0] == joined[1]

@@ -3,6 +3,8 @@
 import asyncio
 import datetime
 import ipaddress
+import random
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +178,87 @@ async def test_old_floors_are_pruned(own_redis: RedisServer, opened: Opener, mon
     assert joined.floors[0].seq == joined.floors[1].seq - 1
     assert joined.position.epoch == known.epoch
     assert await store.check() == []
+
+
+async def overfilled(store: Any, times: int) -> list[tuple[str, float]]:
+    """Fill a store of 1 MB so many times over; the keys with their times to live, which differ by ever more."""
+    epoch = (await store.join(None)).position.epoch
+    dice = random.Random(4)
+    lives = [(f"k{number}", 600 * 1.0005**number) for number in range(1000 * times)]
+    dice.shuffle(lives)
+    for at in range(0, len(lives), 500):
+        changes = [put(key, dice.randbytes(900), gone_at=time.time() + life_s) for key, life_s in lives[at : at + 500]]
+        await store.commit(changes, epoch)
+    return lives
+
+
+async def test_one_sweep_brings_ten_times_the_bound_within_it(own_redis: RedisServer, opened: Opener) -> None:
+    """Whatever its budget; those that would expire first go, and meanwhile other processes are served."""
+    store, other = await opened(own_redis.url, capacity_bytes=MB), await opened(own_redis.url)
+    lives = await overfilled(store, 10)
+    assert (await store.stats()).size_bytes > 9 * MB
+    served = 0
+    sweeping = asyncio.ensure_future(store.sweep(0.0))
+    while not sweeping.done():
+        await other.get(address("k1"))
+        served += 1
+    assert served > 20
+    stats = await store.stats()
+    assert 0.8 * MB < stats.size_bytes <= 1.1 * MB
+    assert sweeping.result() == stats.evictions["size"] == len(lives) - stats.entries
+    left = await store.get_many([address(key) for key, _ in lives])
+    stayed = sorted(life_s for (_, life_s), found in zip(lives, left, strict=True) if found is not None)
+    gone = sorted(life_s for (_, life_s), found in zip(lives, left, strict=True) if found is None)
+    assert len(stayed) == stats.entries
+    assert gone[-1] < stayed[0] * 2 ** (1 / 8), "times to live are told apart by a sixteenth of an octave"
+    assert await store.sweep(0.0) == 0
+
+
+async def test_a_sweep_that_fails_is_begun_anew(own_redis: RedisServer, opened: Opener) -> None:
+    """Its server killed in the middle, it is an outage; the next sweep brings the size down."""
+    store = await opened(own_redis.url, capacity_bytes=MB)
+    await overfilled(store, 6)
+    sweeping = asyncio.ensure_future(store.sweep(0.0))
+    await asyncio.sleep(0.01)
+    own_redis.kill()
+    with pytest.raises(Outage):
+        await sweeping
+    own_redis.start()
+    await comes_back(lambda: store.join(None))
+    await overfilled(store, 6)
+    assert await store.sweep(0.0) > 0
+    assert (await store.stats()).size_bytes <= 1.1 * MB
+
+
+async def test_a_sweep_within_the_bound_measures_a_part_at_a_time(
+    own_redis: RedisServer, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No longer than it may, the next goes on there, and the last sets figures right that were wrong."""
+    monkeypatch.setattr(sweeping, "_MEASURING_S", 0.0)
+    store = await opened(own_redis.url)
+    await overfilled(store, 3)
+    before = await store.stats()
+    own_redis.ask("HINCRBY", Names("default").control, "entries", 1000)
+    sweeps = 0
+    while (await store.stats()).entries != before.entries:
+        assert await store.sweep(0.001) == 0
+        sweeps += 1
+    assert sweeps > 1
+
+
+async def test_what_many_sweeps_have_added_up_evicts_nothing(
+    own_redis: RedisServer, opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was counted at different times is measured again in one go before anything has to go."""
+    store = await opened(own_redis.url, capacity_bytes=2 * MB)
+    lives = await overfilled(store, 1)
+    monkeypatch.setattr(sweeping, "_MEASURING_S", 0.0)
+    assert await store.sweep(0.001) == 0
+    store._sweeper._bytes += 3 * MB  # what has gone since it was counted
+    for _ in range(10):
+        await store.sweep(0.001)
+    assert (await store.stats()).entries == len(lives)
+    assert (await store.stats()).evictions == {}
 
 
 def test_slots_are_those_of_the_specification() -> None:

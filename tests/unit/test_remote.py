@@ -456,6 +456,29 @@ async def test_a_server_that_does_not_answer_a_sweep_is_left(server: Server, mon
         assert "no answer" in (await tier.diagnose())[0].sentence
 
 
+async def test_a_sweep_goes_on_behind_its_caller_and_is_joined(server: Server) -> None:
+    """It does not end with whoever asked for it, no second one is begun beside it, and closing ends it."""
+    async with opened(server) as tier:
+        server.hold("sweep")
+        first = asyncio.ensure_future(tier.sweep(30.0))
+        await until(lambda: server.times("sweep") == 1)
+        first.cancel()
+        second = asyncio.ensure_future(tier.sweep(30.0))
+        await asyncio.sleep(SOON_S)
+        assert first.cancelled()
+        assert server.times("sweep") == 1
+        assert sum(store.cancelled for store in server.stores) == 0
+        server.let_go()
+        assert await second == 3
+        assert await tier.sweep(30.0) == 3
+        assert server.times("sweep") == 2
+        server.hold("sweep")
+        third = asyncio.ensure_future(tier.sweep(30.0))
+        await until(lambda: server.times("sweep") == 3)
+        await tier.close()
+        assert await third == 0
+
+
 def test_the_store_of_these_tests_is_one(server: Server) -> None:
     """The server of these tests is asked as every other is."""
     store: remote.RemoteStore = HeldStore(server)

@@ -9,6 +9,7 @@ from tests.unit.remote_server import Server, envelope, opened, ticks, tier_over,
 from genesis_cache.tiers import remote_commits
 from genesis_cache.tiers.base import Change, Kill, Kind, Late, Notice, Put, Receipt, Remove
 from genesis_cache.tiers.remote import RemoteTier
+from genesis_cache.tiers.remote_base import Cut
 
 SOON_S = 0.03
 
@@ -135,6 +136,40 @@ async def test_a_full_server_still_reads_and_removes(server: Server) -> None:
         await until(lambda: tier.down is None)
         assert await tier.commit([put("b")]) is not None
         assert told == ["only reads work: the server is full", None]
+
+
+async def test_one_cut_connection_is_no_outage_and_two_are(server: Server) -> None:
+    """What was under way is owed, and the server goes on being asked; it is down when the next change fails too."""
+    told: list[str] = []
+    async with opened(server) as tier:
+        tier.on_down = told.append
+        for _ in range(3):
+            server.fails["commit"] = Cut("the connection was closed")
+            assert await tier.commit([put("a")]) is None
+            assert tier.down is None
+            server.mend()
+            assert await tier.commit([Remove(where("a"))]) is not None
+        assert told == []
+        server.fails["commit"] = Cut("the connection was closed")
+        assert await tier.commit([put("a")]) is None
+        assert await tier.commit([put("a")]) is None
+        assert tier.down == "only reads work: the connection was closed"
+        server.mend()
+        await until(lambda: tier.down is None)
+        assert told == ["only reads work: the connection was closed"]
+
+
+async def test_a_cut_connection_is_an_outage_where_the_log_is_lost_too(server: Server) -> None:
+    """Nobody waits for a second failure if the server has left everybody."""
+    async with opened(server) as tier:
+        await until(lambda: server.times("follow") > 1)
+        joins = server.times("join")
+        server.hold("join")
+        server.fail("the connection was lost", "follow")
+        await until(lambda: server.times("join") > joins)
+        server.fails["commit"] = Cut("the connection was closed")
+        assert await tier.commit([put("a")]) is None
+        assert tier.down == "only reads work: the connection was closed"
 
 
 async def test_a_server_that_is_down_is_not_asked(server: Server) -> None:

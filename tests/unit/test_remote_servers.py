@@ -13,9 +13,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from tests.unit.remote_server import envelope, until, where
 
+from genesis_cache import Cache
 from genesis_cache.model.clock import SystemClock
 from genesis_cache.model.finding import Severity
 from genesis_cache.model.notice import Kind, Notice, Position
@@ -30,6 +32,10 @@ from genesis_cache.tiers.remote import RemoteTier
 
 MB = 1024 * 1024
 BUDGET_S = 0.05
+_END_OTHERS = """
+    SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+    WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
 TIMEOUT_S = 3.0
 ROOT = Path(__file__).parents[2]
 
@@ -224,6 +230,68 @@ async def test_cut_connections_are_no_outage(own_redis: RedisServer, make: Make)
         own_redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
         assert await read(tier, "a") == envelope("a")
         assert tier.down is None
+
+
+async def test_a_change_whose_connection_had_ended_is_sent_again(server: ServerProcess, make: Make) -> None:
+    """A server that ends all connections between two changes takes the second, and nobody hears of an outage."""
+    clock, told = SystemClock(), list[str]()
+    tier = await make(server.url)
+    tier.on_down = told.append
+    assert await tier.commit([put("a", b"0")]) is not None
+    for number in range(1, 11):
+        await cut_all(server)
+        if number % 2:
+            await asyncio.sleep(0.02)
+        assert await tier.commit([put("a", b"%d" % number)]) is not None
+        written_at = clock.now()
+        await until(lambda: (tier.heard_at or 0.0) > written_at)  # noqa: B023  # awaited before the next round
+    assert await read(tier, "a") == envelope("a", b"10")
+    assert (tier.down, told) == (None, [])
+
+
+async def test_a_connection_cut_in_the_middle_of_a_change_is_no_outage(
+    own_redis: RedisServer, cache_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The change is degraded, paid at once so that nobody reads what was there before, and nothing is logged."""
+    async with (
+        Cache.from_url("memory://", own_redis.url, name=cache_name) as cache,
+        Cache.from_url(own_redis.url, name=cache_name) as other,
+    ):
+        for number in range(3):
+            assert not (await cache.set("k", f"old {number}")).degraded
+            assert await other.get("k") == f"old {number}"
+            own_redis.ask("CLIENT", "PAUSE", "60000", "WRITE")
+            setting = asyncio.ensure_future(cache.set("k", f"new {number}"))
+            await until(lambda: writers(own_redis))
+            for client in writers(own_redis):
+                own_redis.ask("CLIENT", "KILL", "ID", client)
+            own_redis.ask("CLIENT", "UNPAUSE")
+            assert (await setting).degraded
+            async with asyncio.timeout(10):
+                while await other.get("k") is not None:  # noqa: ASYNC110  # nobody tells this process when
+                    await asyncio.sleep(0.005)
+        assert not (await cache.set("k", "newest")).degraded
+    assert caplog.messages == []
+
+
+def writers(server: RedisServer) -> list[str]:
+    """The clients whose change waits for the end of a pause."""
+    told = server.ask("CLIENT", "LIST")
+    assert isinstance(told, bytes)
+    clients = [dict(part.split("=", 1) for part in line.split()) for line in told.decode().splitlines()]
+    return [client["id"] for client in clients if client["cmd"].startswith("eval") and "b" in client["flags"]]
+
+
+async def cut_all(server: Any) -> None:
+    """End all connections to a server."""
+    if isinstance(server, RedisServer):
+        server.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        return
+    connection = await asyncpg.connect(server.url)
+    try:
+        await connection.execute(_END_OTHERS)
+    finally:
+        await connection.close()
 
 
 async def test_a_full_redis_still_reads_and_forgets(start_redis: Callable[..., RedisServer], make: Make) -> None:

@@ -324,7 +324,10 @@ class RemoteTier:
             return 0
         try:
             return await self._following().sweep(budget_s, budget_s + self._timeout_s)
-        except Unanswered:
+        except Unanswered:  # it goes on
+            return 0
+        except Exception:  # noqa: BLE001  # the thread is ending
+            self._health.errors += 1
             return 0
 
     async def scan(self, limit: int) -> list[Found]:

@@ -8,6 +8,7 @@ given back, which would double the round trips of a read.
 import asyncio
 import contextlib
 import os
+import select
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
@@ -257,6 +258,20 @@ def settle(links: Links, connection: Connection, error: BaseException) -> None:
     links.drop(connection)
     if isinstance(error, Failures) and not isinstance(error, TimeoutError):
         links.purge()  # what happened to one has happened to all
+
+
+def has_news(connection: Connection) -> bool:
+    """Whether the server has ended a connection that is idle, or said something unasked, which the loop has not seen.
+
+    False where the system cannot tell at once.
+    """
+    transport = getattr(connection, "_transport", None)  # asyncpg has no public way to it
+    socket = None if transport is None else transport.get_extra_info("socket")
+    if socket is None or socket.fileno() < 0 or not hasattr(select, "poll"):
+        return False
+    looking = select.poll()
+    looking.register(socket, select.POLLIN)
+    return bool(looking.poll(0))
 
 
 def abandon(connection: Connection) -> None:

@@ -13,7 +13,7 @@ from genesis_cache.tiers.postgres.faults import (
     is_worth_another,
     outage_of,
 )
-from genesis_cache.tiers.postgres.links import Connection, Links, settle
+from genesis_cache.tiers.postgres.links import Connection, Links, has_news, settle
 from genesis_cache.tiers.postgres.marks import Marks
 from genesis_cache.tiers.postgres.place import Place
 from genesis_cache.tiers.postgres.schema import prepare
@@ -74,7 +74,7 @@ class Session:
     async def _repeatedly(self, act: Callable[[Connection], Awaitable[_T]], *, again: bool) -> _T:
         for attempt in range(_ATTEMPTS):
             try:
-                return await self._once(act)
+                return await self._once(act, again=again)
             except Failures as error:
                 if is_rolled_back(error):
                     await asyncio.sleep(random.random() * _PAUSE_S * 2**attempt)  # noqa: S311  # spreads, hides nothing
@@ -85,10 +85,13 @@ class Session:
                     await self.open()
                 elif not again or not is_worth_another(error):
                     raise
-        return await self._once(act)
+        return await self._once(act, again=again)
 
-    async def _once(self, act: Callable[[Connection], Awaitable[_T]]) -> _T:
+    async def _once(self, act: Callable[[Connection], Awaitable[_T]], *, again: bool = True) -> _T:
         connection = await self.links.take()
+        while not again and has_news(connection):  # nothing was sent yet, so that another may be taken
+            self.links.drop(connection)
+            connection = await self.links.take()
         try:
             result = await act(connection)
         except BaseException as error:

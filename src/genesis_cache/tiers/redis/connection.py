@@ -90,7 +90,7 @@ class Connection:
     def _has_news(self) -> bool:
         """Whether the socket has something to be read, its end too; False where the system cannot tell at once."""
         socket = self._transport.get_extra_info("socket")
-        if socket is None or not hasattr(select, "poll"):
+        if socket is None or socket.fileno() < 0 or not hasattr(select, "poll"):
             return False
         looking = select.poll()
         looking.register(socket, select.POLLIN)

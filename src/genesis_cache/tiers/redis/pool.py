@@ -50,7 +50,10 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
 
     async def call(self, request: bytes, *, looks: bool = False) -> Any:
-        """The reply to one packed command; an error reply comes as a `ReplyError` value. ``looks``: `Connection.ask`."""
+        """The reply to one packed command; an error reply comes as a `ReplyError` value.
+
+        ``looks`` as in `Connection.ask`.
+        """
         connection = await self.take()
         if self._timer is None:
             self._watch()

@@ -96,8 +96,8 @@ class Sweeper:
     """One process's part in keeping a cache within its bound; it goes on where the last call ended."""
 
     __slots__ = (
-        "_bytes", "_capacity_bytes", "_clock", "_entries", "_excess", "_is_sweeping", "_is_whole", "_longest_ms", "_names",
-        "_nodes", "_server", "_spread", "_token", "_walk",
+        "_began_at", "_bytes", "_capacity_bytes", "_clock", "_entries", "_excess", "_is_sweeping", "_is_whole",
+        "_last_step", "_names", "_nodes", "_of_last", "_server", "_spread", "_token", "_walk",
     )  # fmt: skip
 
     def __init__(self, server: Endpoint, nodes: Nodes, names: Names, capacity_bytes: int, clock: Clock) -> None:
@@ -111,7 +111,8 @@ class Sweeper:
         self._entries = self._bytes = 0
         self._spread: dict[int, int] = {}
         self._excess = 0.0
-        self._longest_ms = 0
+        self._last_step, self._of_last = 0, 0.0
+        self._began_at = 0.0
         self._is_sweeping = False
         self._is_whole = False  # whether this walk was begun by this sweep, so that what it finds is of now
 
@@ -197,13 +198,14 @@ class Sweeper:
         self._walk = Walk(await self._nodes(), self._names)
         self._entries = self._bytes = 0
         self._spread = {}
+        self._began_at = asyncio.get_running_loop().time()
         self._is_whole = True
 
     def _note(self, met: Sequence[Met]) -> int:
         self._entries += len(met)
         for _, size, left_ms in met:
             self._bytes += size
-            step = _step_of(left_ms)
+            step = self._step_of(left_ms)
             self._spread[step] = self._spread.get(step, 0) + size
         return 0
 
@@ -221,8 +223,13 @@ class Sweeper:
         await self._prune_floors()
         if self._is_whole and self._bytes > self._capacity_bytes:
             self._excess = self._bytes - _FILL_SHARE * self._capacity_bytes
-            self._longest_ms = _threshold(self._spread, self._excess)
+            self._last_step, self._of_last = _last(self._spread, self._excess)
             self._walk = Walk(await self._nodes(), self._names)
+
+    def _step_of(self, left_ms: int) -> int:
+        """The step of the time that was left when measuring began: the same for an entry whenever it is met."""
+        aged_ms = (asyncio.get_running_loop().time() - self._began_at) * 1000
+        return int(math.log2(max(left_ms + aged_ms, 1)) * _STEPS_PER_OCTAVE)
 
     # -- evicting -----------------------------------------------------------------------------------------------
 
@@ -231,10 +238,13 @@ class Sweeper:
         chosen = []
         left = self._excess
         for one in sorted(met, key=lambda one: one[2]):
-            if left <= 0 or one[2] > self._longest_ms:
+            step = self._step_of(one[2])
+            if left <= 0 or step > self._last_step or (step == self._last_step and self._of_last <= 0):
                 break
             chosen.append(one)
             left -= one[1]
+            if step == self._last_step:
+                self._of_last -= one[1]
         gone = freed = 0
         for shard in {self._names.shard_of_key(key) for key, _, _ in chosen}:
             of_shard = [one for one in chosen if self._names.shard_of_key(one[0]) == shard]
@@ -283,14 +293,12 @@ class Sweeper:
             await asyncio.sleep(_LEAST_PAUSE_S)
 
 
-def _step_of(left_ms: int) -> int:
-    return int(math.log2(max(left_ms, 1)) * _STEPS_PER_OCTAVE)
-
-
-def _threshold(spread: dict[int, int], excess: float) -> int:
-    """The time left, in milliseconds, up to which entries have to go to free so many bytes."""
+def _last(spread: dict[int, int], excess: float) -> tuple[int, float]:
+    """Up to which step of the times to live entries have to go to free so many bytes, and how many of that step's."""
+    last, of_last = 0, 0.0
     for step in sorted(spread):
+        last, of_last = step, min(excess, spread[step])
         excess -= spread[step]
         if excess <= 0:
-            return math.ceil(2 ** ((step + 1) / _STEPS_PER_OCTAVE))
-    return _LONGEST_LEFT_MS
+            break
+    return last, of_last
