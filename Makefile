@@ -7,6 +7,8 @@
 #
 # ARGS reaches the command: make demo ARGS="--seconds 20"
 
+# WORKERS is how many processes run the tests: more than two cores, because many tests wait for servers.
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check prove bench docs clean
 
@@ -15,6 +17,7 @@ PY    := $(VENV)/bin/python
 READY := $(VENV)/.ready
 PEERS := $(VENV)/.peers
 ARGS  ?=
+WORKERS ?= 3
 
 help:
 	@sed -n '1,/^$$/s/^# \{0,1\}//p' Makefile
@@ -34,7 +37,7 @@ demo: $(READY)
 	@$(VENV)/bin/genesis-cache demo $(ARGS)
 
 test: $(READY)
-	@$(PY) -m pytest --numprocesses auto $(ARGS)
+	@$(PY) -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(READY)
 	@$(VENV)/bin/ruff check .
