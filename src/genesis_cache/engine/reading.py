@@ -213,12 +213,14 @@ class Reading:
             lane.reads += 1
             lane.meter.misses += 1
             return None, Waiting(1, None) if len(core.lanes) > 1 else None
+        if isinstance(answer, bytes | memoryview):  # a change that is still on its way there
+            return None, Waiting(0, None)
         lane.reads = reads = lane.reads + 1
         started = 0.0 if reads & TIMED_MASK else time.perf_counter()
         floors = core.floors
         token = core.fills.begin(floors.given)
         try:
-            envelope = await answer  # type: ignore[misc]  # a server's answer is no envelope yet
+            envelope = await answer
             if type(envelope) is bytes or type(envelope) is memoryview:
                 record = core.codec.decode(envelope, address)
                 if (
@@ -235,7 +237,7 @@ class Reading:
                         lane.meter.latency.add(time.perf_counter() - started)
                     self._found(view, lane, record, token)
                     return record, None
-            return None, Waiting(0, answer)  # type: ignore[arg-type]  # as above
+            return None, Waiting(0, answer)
         finally:
             core.fills.end()
 

@@ -19,7 +19,7 @@ from genesis_cache.tiers.remote_log import RemoteLog
 
 MAX_IN_FLIGHT = 8
 """Batches of one event loop on their way at the same time; beyond, reads gather in the next."""
-MAX_BATCH = 256
+MAX_BATCH = 64
 """Keys in a batch, so that a reply never holds the event loop for long."""
 
 _BUDGETS_AT_MOST = 4  # for a batch that waits behind others which are being answered
