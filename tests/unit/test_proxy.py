@@ -159,7 +159,7 @@ def test_two_replies_are_exchanged(proxy: Proxy) -> None:
 
 def test_a_dead_server_ends_its_clients(redis: RedisServer) -> None:
     """Where nobody listens behind it, a client is connected and reset."""
-    with Proxy(1) as proxy, Client(proxy.port) as client, pytest.raises(ConnectionResetError):
+    with Proxy(1) as proxy, pytest.raises(ConnectionResetError), Client(proxy.port) as client:
         client.rest(1)
 
 
