@@ -237,4 +237,30 @@ async def test_a_plain_value_in_the_place_of_a_sealed_one(redis_url: str, cache_
             assert await cache.get_or_set("k", lambda: "again", sensitive=True) == "real"
         await stranger.namespace("secret").set("k", "planted")
         async with Cache.from_url(*urls, name=cache_name, encryption_keys=KEYS) as cache:
-            assert await cache.namespace("secret", sensitive=True).get("k") is None
+            secret = cache.namespace("secret", sensitive=True)
+            assert await secret.get("k") is None
+            assert await secret.get_many(["k"]) == {}
+            await secret.set("k", "real")
+            if near:
+                cache._engine.core.memory.flush("size")
+            assert await secret.get("k") == "real"
+
+
+def test_the_end_of_an_event_loop_takes_nothing_from_any_tier(
+    redis_url: str, postgres_url: str, cache_name: str
+) -> None:
+    """Under WRITE_BEHIND what was set just before the loop ended reaches Redis too, which is told last."""
+    cache = Cache.from_url("memory://", redis_url, postgres_url, name=cache_name, write_strategy="WRITE_BEHIND")
+    keys = [f"k{n}" for n in range(50)]
+
+    async def write() -> None:
+        for key in keys:
+            assert await cache.set(key, key)
+
+    async def read() -> dict[str, object]:
+        async with Cache.from_url(redis_url, name=cache_name) as other:
+            return {key: await other.get(key) for key in keys}
+
+    asyncio.run(write())
+    asyncio.run(cache.close())
+    assert asyncio.run(read()) == {key: key for key in keys}

@@ -152,14 +152,16 @@ class Space:
 class View:
     """A namespace as one owner, or nobody in particular, sees it."""
 
-    __slots__ = ("_addresses", "defaults", "lookup", "owner", "reach", "scope", "space")
+    __slots__ = ("_addresses", "defaults", "lookup", "owner", "reach", "scope", "sealed", "space")
 
-    def __init__(self, space: Space, scope: Scope, defaults: EntryOptions) -> None:
+    def __init__(self, space: Space, scope: Scope, defaults: EntryOptions, *, sealed: bool = False) -> None:
         self.space = space
         self.scope = scope
         self.owner = scope.owner
         self.reach: Reach = reach_of(space.name, scope.owner)
         self.defaults = defaults
+        self.sealed = sealed
+        """Whether what far tiers hold of it is sealed: a value that is not is somebody else's."""
         self._addresses: dict[str, Address] = {}
         self.lookup: Callable[[str], Entry | None] = space.table.get if scope.owner is None else self._owned_lookup
 
@@ -238,7 +240,8 @@ class Core:
     def view(self, name: str, owner: str | None, defaults: EntryOptions) -> View:
         """A view of a namespace; `InvalidKey` where a name cannot be one."""
         scope = scope_of(self.settings.cache_name, name, owner)
-        return View(self.space(name), scope, defaults)
+        sealed = defaults.sensitive is True and self.codec.can_seal
+        return View(self.space(name), scope, defaults, sealed=sealed)
 
     def plan(self, view: View, options: EntryOptions) -> Plan:
         """The options of a call with all defaults filled in: content type, then namespace, then cache."""

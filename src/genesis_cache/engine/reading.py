@@ -123,8 +123,6 @@ class Reading:
                 return self.serve(view, key, entry)
             core.near_meter.misses += 1
         address = view.address(key)
-        if view.defaults.sensitive is True:
-            return await self._get_further(view, address, default, FROM_FIRST, allow_stale=allow_stale)
         if self._server is not None:
             record, found = await self._from_server(view, self._server, address)
             if record is not None:
@@ -141,8 +139,7 @@ class Reading:
     ) -> object:
         """As `get`, where the road that does not wait has ended; None where it has found nothing anywhere."""
         if found is not None:
-            sensitive = view.defaults.sensitive is True
-            entry, verdict = await self.further(view, address, found, sensitive=sensitive)
+            entry, verdict = await self.further(view, address, found)
             if entry is not None and (allow_stale or verdict in SERVED):
                 return own_value(entry)
         self.missed(view, address.key)
@@ -174,7 +171,7 @@ class Reading:
             record = core.codec.decode(answer, address)
             if record is None or record.isolate or record.epoch != core.log_epoch or record.seq < lane.floor:
                 return Waiting(n, None)  # undecodable, or of an older log: for the road that can tell them apart
-            if (core.is_cut_off or core.debtors) or (
+            if (core.is_cut_off or core.debtors or (view.sealed and not record.sensitive)) or (
                 record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq)
             ):
                 return Waiting(n, None)
@@ -227,7 +224,7 @@ class Reading:
                     record is not None
                     and not record.isolate
                     and record.epoch == core.log_epoch
-                    and not (core.is_cut_off or core.debtors)
+                    and not (core.is_cut_off or core.debtors or (view.sealed and not record.sensitive))
                     and (
                         record.seq >= floors.top or not floors.killer(view.reach, address.key, record.tags, record.seq)
                     )
@@ -246,8 +243,8 @@ class Reading:
     ) -> tuple[Entry | None, Verdict]:
         """The first living value below memory, promoted; a stale one only if no tier has a fresh one.
 
-        ``waiting`` is where `further_now` ended at this very moment: the tiers before it have nothing. ``sensitive``:
-        where there is a key to seal with, a value that is not sealed is not what this cache has stored there.
+        ``waiting`` is where `further_now` ended at this very moment: the tiers before it have nothing.
+        ``sensitive``: as for `accept`.
         """
         core = self._core
         if not core.lanes:
@@ -262,11 +259,8 @@ class Reading:
                 since, started = lane.seq(), time.perf_counter()
                 answer = await self._answer(view, lane, address, asked, token)
                 asked = None
-                record = self.accept(view, lane, answer, address)
+                record = self.accept(view, lane, answer, address, sensitive=sensitive)
                 lane.meter.latency.add(time.perf_counter() - started)
-                if record is not None and sensitive and core.codec.can_seal and not record.sensitive:
-                    lane.meter.errors += 1
-                    record = None
                 if record is not None and answer is not None and remaining(record, core.clock.wall()) > 0:
                     if above:
                         self._writing.raise_up(record, answer, above)
@@ -304,13 +298,19 @@ class Reading:
         done, _ = await asyncio.wait({future}, timeout=self._core.settings.cache_far_budget_ms / 1000)
         return future.result() if done else None
 
-    def accept(self, view: View, lane: Lane, answer: Buffer | None, address: Address) -> Record | None:
-        """The record in an envelope, if it is this key's, of this log, alive, and still within its times."""
+    def accept(
+        self, view: View, lane: Lane, answer: Buffer | None, address: Address, *, sensitive: bool = False
+    ) -> Record | None:
+        """The record in an envelope, if it is this key's, of this log, alive, and still within its times.
+
+        ``sensitive``, or in a namespace that is: where there is a key to seal with, what is not sealed is not ours.
+        """
         if answer is None:
             return None
         core = self._core
         record = core.codec.decode(answer, address)
-        if record is None:
+        must_be_sealed = view.sealed or (sensitive and core.codec.can_seal)
+        if record is None or (must_be_sealed and not record.sensitive):
             lane.meter.errors += 1
             return None
         if record.epoch != core.log_epoch or record.seq < lane.floor or (core.debtors and core.is_owed(address)):

@@ -88,6 +88,7 @@ class StoreTier:
         self.kind = kind
         self.is_shared = False
         self.keeps_budget = False
+        self.heard_at: float | None = None  # its log is looked at, not followed
         self.store = store
         self.on_down: Callable[[str], object] = _nothing_down
         self.on_up: Callable[[], object] = _nothing
@@ -358,11 +359,6 @@ class StoreTier:
         if position is not None:
             self._last_seq = position.seq
         return position
-
-    @property
-    def heard_at(self) -> None:
-        """As `Tier.heard_at`."""
-        return None
 
     def seq(self) -> int:
         """As `Tier.seq`."""
