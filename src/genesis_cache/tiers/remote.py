@@ -29,7 +29,7 @@ from genesis_cache.tiers.remote_line import Line
 from genesis_cache.tiers.remote_log import RemoteLog
 from genesis_cache.tiers.remote_reads import MAX_BATCH, Faults
 
-LEASE_S = 10.0
+LEASE_S = 5.0
 """How long a server keeps the lease of a process that has died."""
 LONGEST_LOAD_S = 310.0
 """How long a lease is renewed at most."""

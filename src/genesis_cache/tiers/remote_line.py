@@ -34,7 +34,7 @@ class Line:
         in_flight = max(1, min(MAX_IN_FLIGHT, max_connections // 2))  # the rest is for changes and leases
         self.reads = Reads(link, health, log, faults, budget_s, timeout_s, in_flight)
         self.commits = Commits(link, health, log, timeout_s)
-        self.desk = LeaseDesk(link, health, leases, budget_s, timeout_s)
+        self.desk = LeaseDesk(link, health, leases, log, budget_s, timeout_s)
 
     async def warm(self, limit_s: float) -> None:
         """Connect before the first use; where that fails, say so."""
