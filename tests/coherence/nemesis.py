@@ -13,7 +13,7 @@ from typing import Protocol
 
 import asyncpg
 
-from genesis_cache.testing.history import Fault, Recorder
+from genesis_cache.testing.history import Recorder
 from genesis_cache.testing.proxy import Proxy
 from genesis_cache.testing.servers import PostgresServer, RedisCluster, RedisError, RedisSentinel, RedisServer
 
@@ -83,13 +83,15 @@ class Nemesis:
         self.done: dict[str, int] = {}
         possible = [name for name, needs in NEEDS.items() if not needs or getattr(target, needs)]
         self.names = [name for name in possible if names is None or name in names]
+        if self.names:  # processes that begin together on a busy machine are not yet as they should be
+            with self.recorder.fault("beginning"):
+                pass
 
     async def rage(self, seconds: float, pause_s: float, *, each: bool = False) -> None:
         """Faults, one at a time, with a pause of random length between them; ``each``: none is left out."""
         if not self.names:
             await asyncio.sleep(seconds)
             return
-        self.recorder.end(self._beginning())
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         bag: list[str] = []
@@ -103,12 +105,6 @@ class Nemesis:
             name = bag.pop()
             await DEEDS[name](self)
             self.done[name] = self.done.get(name, 0) + 1
-
-    def _beginning(self) -> Fault:
-        """Processes that begin together on a busy machine are not yet as they should be."""
-        beginning = Fault("beginning")
-        self.recorder.begin(beginning)
-        return beginning
 
     @asynccontextmanager
     async def fault(self, name: str, processes: Sequence[str] | None = None) -> AsyncIterator[None]:

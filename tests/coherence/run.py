@@ -31,6 +31,8 @@ from genesis_cache.testing.proxy import Proxy
 from genesis_cache.testing.servers import PostgresServer, RedisCluster, RedisSentinel, RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+"""Of the processes of a cluster."""
 MEMORY = Path("/dev/shm")  # noqa: S108  # where writing histories costs nothing
 LINEUPS = {
     "disk": ("memory", "disk"),
@@ -121,7 +123,7 @@ class Process:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.coherence.worker", str(spec),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env=ENVIRONMENT,
         )  # fmt: skip
         self._reader = asyncio.create_task(self._read())
 
@@ -192,8 +194,8 @@ class Cluster:
             Truth.create(self.folder / "truth")
             self.target.replace = self._replace
             try:
-                await self._workers()
                 nemesis = Nemesis(self.target, self.folder, self.plan.seed, self.plan.faults)
+                await self._workers()
                 await self._work(nemesis)
                 self.report.faults = nemesis.done
             except (RuntimeError, TimeoutError) as error:

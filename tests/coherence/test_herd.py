@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from tests.coherence.herd import CALLERS, ORPHAN, Herd
+from tests.coherence.run import ENVIRONMENT, ROOT
 
 from genesis_cache.testing.servers import PostgresServer, RedisServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-ROOT = Path(__file__).resolve().parents[2]
 PROCESSES = 8
 LOAD_S = 0.5
 PATIENCE_S = 120.0
@@ -32,7 +32,7 @@ class Member:
         self._process = subprocess.Popen(  # noqa: S603  # our own script
             [sys.executable, "-m", "tests.coherence.herd", str(spec)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env=ENVIRONMENT,
         )  # fmt: skip
         self.pid = self._process.pid
 

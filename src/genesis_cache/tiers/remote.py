@@ -18,7 +18,7 @@ from genesis_cache.model.clock import Clock
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.keys import Address
 from genesis_cache.model.notice import Notice, Position
-from genesis_cache.tiers.base import Answer, Change, Found, StoreStats
+from genesis_cache.tiers.base import Answer, Change, Found, Kept, StoreStats
 from genesis_cache.tiers.breaker import Circuit
 from genesis_cache.tiers.commit_queue import Receipts, Waiting, settle, tell_loop
 from genesis_cache.tiers.remote_base import RemoteStore
@@ -241,6 +241,12 @@ class RemoteTier:
             reads = self._line_here().reads
             found += [await one for one in [reads.get(address) for address in addresses[at : at + MAX_BATCH]]]
         return found
+
+    async def kept(self, address: Address) -> Kept | None:
+        """As `Keeper.kept`."""
+        if self._health.is_shut:
+            return None
+        return await self._line_here().kept(address, self._budget_s, self._timeout_s)
 
     # -- writing ------------------------------------------------------------------------------------------------
 
