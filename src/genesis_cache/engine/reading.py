@@ -14,6 +14,7 @@ from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
+from genesis_cache.engine.feed import Feed
 from genesis_cache.engine.flight import Flight, Gate, Lost
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.late import LateReplies
@@ -24,6 +25,7 @@ from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import LoaderTimeout
 from genesis_cache.model.keys import Address
+from genesis_cache.model.missing import MISSING
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
@@ -324,7 +326,10 @@ class Reading:
     # -- get_or_set --------------------------------------------------------------------------------------------------
 
     async def get_or_set(self, view: View, key: str, load: Load, plan: Plan) -> object:
-        """The value, loaded at most once however many callers want it at this moment."""
+        """The value, loaded at most once however many callers want it at this moment.
+
+        Of a streaming load that is under way, its feed, as soon as the first item has come; the caller leaves it.
+        """
         if not self._core.opened:
             await self.open()
         while True:
@@ -340,11 +345,11 @@ class Reading:
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
-            outcome = await self.leading.wait(view, flight, self.patience(plan, stale))
+            outcome = await self.leading.join(view, flight, self.patience(plan, stale), load)
             self._core.latency.add(time.perf_counter() - started)
-            if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, flight, outcome, joined):
-                    return own_value(outcome)
+            if isinstance(outcome, Entry | Feed):
+                if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
+                    return found
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, stale, plan)
 
@@ -386,14 +391,14 @@ class Reading:
         while True:
             entry, _ = self.near(view, key)
             joined = self.position()
-            flight = view.space.flights.get(view.map_key(key))
+            flight = self.leading.joinable(view, key, load, plan)
             if flight is None:
                 address = view.address(key)
                 flight = self.leading.lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
-            outcome = await self.leading.wait(view, flight, plan.hard_timeout)
-            if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, flight, outcome, joined):
-                    return own_value(outcome)
+            outcome = await self.leading.join(view, flight, plan.hard_timeout, load)
+            if isinstance(outcome, Entry | Feed):
+                if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
+                    return found
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.fall_back(view, key, flight, outcome, None, plan)
 
@@ -430,20 +435,13 @@ class Reading:
 
     # -- 4. join or lead the flight ----------------------------------------------------------------------------------
 
-    def _is_too_old(self, flight: Flight) -> bool:
-        """Whether its load began so long ago that what this process cannot hear may have changed the value since."""
-        core = self._core
-        return core.is_deaf and core.clock.now() - flight.started > core.settings.cache_max_staleness
-
     def _join_or_lead(self, view: View, key: str, load: Load, plan: Plan, stale: Entry | None) -> Flight:
-        map_key = view.map_key(key)
-        flight = view.space.flights.get(map_key)
-        if flight is not None and not flight.orphaned and not self._is_too_old(flight):
+        flight = self.leading.joinable(view, key, load, plan)
+        if flight is not None:
             view.space.meter.coalesced += 1
             return flight
-        view.space.flights.pop(map_key, None)
         self.missed(view, key)
-        return self.leading.lead(Job(view, map_key, view.address(key), load, plan, stale))
+        return self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, stale))
 
     # -- 6. how long a caller waits, and what it gets if that was not enough -----------------------------------------
 
@@ -452,6 +450,12 @@ class Reading:
         """Seconds that a caller waits for a load; None: as long as the load may take."""
         limits = (plan.hard_timeout, plan.soft_timeout if stale is not None else None)
         return min((limit for limit in limits if limit is not None), default=None)
+
+    def _brought(self, view: View, key: str, flight: Flight, outcome: Entry | Feed, joined: int) -> object:
+        """The value of a load, or the feed of a stream; MISSING where it was invalidated meanwhile."""
+        if isinstance(outcome, Feed):
+            return outcome
+        return MISSING if self.killed_since(view, key, flight, outcome, joined) else own_value(outcome)
 
     def killed_since(self, view: View, key: str, flight: Flight, entry: Entry, joined: int) -> bool:
         """Whether the value may have been invalidated after its load began and before this caller asked for it."""
