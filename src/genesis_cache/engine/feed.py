@@ -31,7 +31,7 @@ class Feed:
         "count", "flight", "is_complete", "is_whole", "readers",
     )  # fmt: skip
 
-    def __init__(self, most_bytes: int = MOST_BYTES) -> None:
+    def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
         self._items: dict[int, object] = {}
@@ -58,8 +58,7 @@ class Feed:
         self._weights.append(weight)
         self._bytes += weight
         self.count += 1
-        if self._bytes > self._most_bytes:
-            self._let_go()
+        self.is_whole = self.is_whole and self._bytes <= self._most_bytes
         listeners, self._listeners = self._listeners, {}
         here = asyncio.get_running_loop()
         for future, loop in list(listeners.items()):
@@ -68,21 +67,21 @@ class Feed:
             elif not loop.is_closed():
                 loop.call_soon_threadsafe(_settle, future, self)
 
-    def _let_go(self) -> None:
-        self.is_whole = False
+    async def room(self) -> None:
+        """Beyond the bound: wait for a reader that has read all there is, then let go of the oldest items.
+
+        CacheError where nobody reads any more, because then it is run for nothing.
+        """
+        while not self._listeners:
+            self._wanted = future = asyncio.get_running_loop().create_future()
+            if self.flight is None or not self.flight.waiting:
+                msg = f"the stream is too long to be stored ({self.too_long}), and nobody reads it any more"
+                raise CacheError(msg)
+            if not self._listeners:
+                await future
         while self._bytes > self._most_bytes and len(self._weights) > 1:
             del self._items[self.count - len(self._weights)]
             self._bytes -= self._weights.popleft()
-
-    async def wanted(self) -> None:
-        """Return when a reader has read all there is; CacheError where there are no readers left."""
-        while not self._listeners:
-            self._wanted = future = asyncio.get_running_loop().create_future()
-            if self.readers and not self._listeners:
-                await future
-            elif not self.readers:
-                msg = f"the stream is too long to be stored ({self.too_long}), and nobody reads it any more"
-                raise CacheError(msg)
 
     def value(self) -> tuple[object, ...]:
         """All items, to be stored; CacheError where they were too many."""
@@ -120,6 +119,7 @@ class Feed:
     def ignore(self, future: asyncio.Future[Any]) -> None:
         """Nobody waits for the future any more."""
         self._listeners.pop(future, None)
+        self._wake()
 
     def item(self, number: int) -> object:
         """An item that has come; CacheError where its reader was so slow that it was let go."""
@@ -131,7 +131,7 @@ class Feed:
 
     def _wake(self) -> None:
         future = self._wanted
-        if future is not None and not (loop := future.get_loop()).is_closed():
+        if future is not None and not future.done() and not (loop := future.get_loop()).is_closed():
             loop.call_soon_threadsafe(_settle, future, None)
 
 

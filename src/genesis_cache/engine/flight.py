@@ -99,8 +99,8 @@ class Flight:
         finally:
             if timer is not None:
                 timer.cancel()
-            feed.ignore(future)
             self._waiters.pop(future, None)
+            feed.ignore(future)
         return outcome
 
     def _settle_late(self, future: asyncio.Future[Outcome]) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from genesis_cache.engine.core import View
-from genesis_cache.engine.feed import Feed
+from genesis_cache.engine.feed import MOST_BYTES, Feed
 from genesis_cache.engine.flight import Lost
 from genesis_cache.engine.loading import Load
 from genesis_cache.engine.reading import Reading
@@ -85,7 +85,7 @@ class Streams:
 
 def _streaming(source: Load) -> Load:
     """The load that runs a source and feeds all who iterate."""
-    feed = Feed()
+    feed = Feed(MOST_BYTES)
     return Load(partial(_run, source, feed), is_async=True, takes_context=source.takes_context, feed=feed)
 
 
@@ -96,7 +96,7 @@ async def _run(source: Load, feed: Feed, *context: object) -> tuple[object, ...]
         async for item in items:
             feed.put(item)
             if not feed.is_whole:
-                await feed.wanted()
+                await feed.room()
             elif feed.count % TURN_ITEMS == 0:
                 await asyncio.sleep(0)
     finally:
