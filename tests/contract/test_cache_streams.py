@@ -140,8 +140,8 @@ async def test_the_old_stream_serves_an_error_before_the_first_item(cache: Cache
     late.let(2)
     await cache._engine.background.drain()
     assert await cache.get("k") == ("late",)
+    bad.let(1)
     with pytest.raises(OSError, match="down"):
-        bad.let(1)
         await everything(cache.stream("other", bad))
 
 
@@ -243,8 +243,8 @@ async def test_what_is_a_source(cache: Cache) -> None:
     assert await everything(cache.stream("k", client)) == [1, 2]
     with pytest.raises(TypeError, match="async iterator, got list"):
         await everything(cache.stream("bad", lambda: [1, 2]))
+    wrong: Any = [1]
     with pytest.raises(TypeError, match="function"):
-        wrong: Any = [1]
         cache.stream("bad", wrong)
     with pytest.raises(TypeError, match="ttll"):
         cache.stream("bad", client, ttll=5)

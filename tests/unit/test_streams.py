@@ -1,9 +1,10 @@
 """Streams beyond one loop and one size: the bound on what is kept, slow readers, threads, plain code, busy sources."""
 
 import asyncio
+import contextlib
 import gc
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -18,6 +19,15 @@ LIMIT_S = 30
 async def everything(items: AsyncIterator[object]) -> list[object]:
     """All items to the end."""
     return [item async for item in items]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return when something has come about."""
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.001)
 
 
 class Source:
@@ -79,9 +89,7 @@ async def test_too_long_and_nobody_reads(room: int) -> None:
         for _ in range(room * 3):
             await anext(reader)
         await reader.aclose()
-        async with asyncio.timeout(LIMIT_S):
-            while not source.closed:
-                await asyncio.sleep(0.001)
+        await until(lambda: source.closed)
         assert source.made < 100
         assert await everything(cache.stream("k", Source(3))) == [0, 1, 2]
 
@@ -121,8 +129,8 @@ def test_readers_in_several_loops_and_plain_code() -> None:
     async def source() -> AsyncIterator[int]:
         runs.append(1)
         for number in range(50):
-            while number == 25 and not go.is_set():
-                await asyncio.sleep(0.001)
+            if number == 25:
+                await until(go.is_set)
             yield number
 
     got: list[list[Any]] = []
@@ -162,8 +170,7 @@ async def test_the_loop_that_ran_it_ends() -> None:
     async def half() -> AsyncIterator[int]:
         yield 1
         begun.set()
-        while not end.is_set():
-            await asyncio.sleep(0.001)
+        await until(end.is_set)
         asyncio.current_task().cancel()  # type: ignore[union-attr]  # as the end of the loop does
         await asyncio.sleep(0)
         yield 2
@@ -182,10 +189,8 @@ async def test_the_loop_that_ran_it_ends() -> None:
 
 
 async def _ignored(items: AsyncIterator[object]) -> None:
-    try:
+    with contextlib.suppress(CacheError):
         await everything(items)
-    except CacheError:
-        pass
 
 
 async def test_nothing_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
@@ -199,14 +204,11 @@ async def test_nothing_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
         del forgotten
         gc.collect()
         core = cache._engine.core
-        async with asyncio.timeout(LIMIT_S):
-            while cache._engine.background._tasks or core.loads_abandoned or core.space("").flights:
-                await asyncio.sleep(0.001)
+        await until(lambda: not (cache._engine.background._tasks or core.loads_abandoned or core.space("").flights))
         assert core.space("").gate.running == 0
         assert await cache.get_many(["never", "broken", "forgotten"]) == {
             "broken": (0, 1, 2, 3, 4),
             "forgotten": (0, 1, 2, 3, 4),
         }
-        while len(asyncio.all_tasks()) > 1:  # of the event loop's own making, for what was forgotten
-            await asyncio.sleep(0)
+        await until(lambda: len(asyncio.all_tasks()) == 1)
     assert "never retrieved" not in caplog.text
