@@ -8,7 +8,7 @@ from typing import Any
 
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
-from genesis_cache.engine.flight import Flight, Lost, Outcome
+from genesis_cache.engine.flight import Flight, Lost, Outcome, left_of
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.loading import Load, Loaded
@@ -81,13 +81,15 @@ class Bulk:
         found = await self.get_many(view, keys)
         stale = self._stale(view, [key for key in keys if key not in found])
         found |= self._served_while_revalidating(view, stale, load, plan)
+        began = 0.0
         while missing := [key for key in dict.fromkeys(keys) if key not in found]:
             joined = self._reading.position()
             flights = self._join_or_lead(view, missing, load, plan)
-            lost = False
+            lost, began = False, began or asyncio.get_running_loop().time()
             for key, flight in flights.items():
                 old = stale.get(key)
-                outcome = await self._reading.leading.wait(view, flight, self._reading.patience(plan, old))
+                patience_s = left_of(self._reading.patience(plan, old), began)
+                outcome = await self._reading.leading.wait(view, flight, patience_s)
                 if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, flight, outcome, joined):
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:

@@ -127,6 +127,11 @@ def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
         future.set_result(outcome)
 
 
+def left_of(patience_s: float | None, began: float) -> float | None:
+    """What is left of a caller's patience, which began at this time of the running event loop."""
+    return None if patience_s is None else max(0.0, patience_s - (asyncio.get_running_loop().time() - began))
+
+
 class Gate:
     """At most so many loads at once, first come first served, across event loops."""
 

@@ -15,7 +15,7 @@ from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.feed import Feed
-from genesis_cache.engine.flight import Flight, Gate, Lost
+from genesis_cache.engine.flight import Flight, Gate, Lost, left_of
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.late import LateReplies
 from genesis_cache.engine.leading import Job, Leading
@@ -332,6 +332,7 @@ class Reading:
         """
         if not self._core.opened:
             await self.open()
+        began = 0.0
         while True:
             entry, verdict = self._near_by_plan(view, key, plan)
             if verdict is Verdict.FRESH and entry is not None:
@@ -345,7 +346,8 @@ class Reading:
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
-            outcome = await self.leading.join(view, flight, self.patience(plan, stale), load)
+            began = began or asyncio.get_running_loop().time()
+            outcome = await self.leading.join(view, flight, left_of(self.patience(plan, stale), began), load)
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry | Feed):
                 if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
@@ -388,14 +390,14 @@ class Reading:
         """Load now, whatever is held, store it and return it; joins a load that is under way."""
         if not self._core.opened:
             await self.open()
+        began = asyncio.get_running_loop().time()
         while True:
             entry, _ = self.near(view, key)
             joined = self.position()
             flight = self.leading.joinable(view, key, load, plan)
             if flight is None:
-                address = view.address(key)
-                flight = self.leading.lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
-            outcome = await self.leading.join(view, flight, plan.hard_timeout, load)
+                flight = self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, entry, force=True))
+            outcome = await self.leading.join(view, flight, left_of(plan.hard_timeout, began), load)
             if isinstance(outcome, Entry | Feed):
                 if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
                     return found
