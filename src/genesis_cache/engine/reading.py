@@ -392,11 +392,11 @@ class Reading:
             await self.open()
         began = asyncio.get_running_loop().time()
         while True:
-            entry, _ = self.near(view, key)
             joined = self.position()
             flight = self.leading.joinable(view, key, load, plan)
             if flight is None:
-                flight = self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, entry, force=True))
+                job = Job(view, view.map_key(key), view.address(key), load, plan, self.near(view, key)[0], force=True)
+                flight = self.leading.lead(job)
             outcome = await self.leading.join(view, flight, left_of(plan.hard_timeout, began), load)
             if isinstance(outcome, Entry | Feed):
                 if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
