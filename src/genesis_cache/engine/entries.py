@@ -18,9 +18,14 @@ def lifetime(plan: Plan, value: object, *, loaded: bool) -> float | None:
     ttl = plan.ttl
     if loaded and value is None and plan.negative_ttl is not None:
         ttl = plan.negative_ttl
-    if ttl is not None and plan.jitter:
-        ttl *= 1.0 - plan.jitter * random.random()  # noqa: S311  # spreads expiries, protects nothing
-    return ttl
+    return jittered(ttl, plan)
+
+
+def jittered(ttl: float | None, plan: Plan) -> float | None:
+    """The ttl less a random part of the plan's jitter."""
+    if ttl is None or not plan.jitter:
+        return ttl
+    return ttl * (1.0 - plan.jitter * random.random())  # noqa: S311  # spreads expiries, protects nothing
 
 
 def make_record(  # the parts of a record that its plan does not know

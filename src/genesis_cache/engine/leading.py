@@ -12,6 +12,7 @@ import msgspec
 
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, MapKey, View
+from genesis_cache.engine.failing import Failing
 from genesis_cache.engine.flight import Flight, Lost
 from genesis_cache.engine.loading import Load, Loaded, Loader
 from genesis_cache.engine.storing import Storing
@@ -26,7 +27,6 @@ LEASE_POLL_FIRST_S = 0.001
 LEASE_POLL_MOST_S = 0.05
 LEASE_PATIENCE_S = 10.0  # for a load of another process, which may hang: then this one loads by itself
 
-REMEMBERED_RESTS = 4096  # keys whose load failed lately; beyond it they are all tried again
 LOADER_THREADS = 4096  # at most; how many loads run at once is for the namespaces' gates to say
 
 _LOADING: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar("genesis_cache_loading", default=())
@@ -53,15 +53,17 @@ class Job(msgspec.Struct, gc=False):
 class Leading:
     """Starts loads, runs them, and keeps the books of who waits."""
 
-    def __init__(self, core: Core, storing: Storing, background: Background, further: Further) -> None:
+    def __init__(
+        self, core: Core, storing: Storing, failing: Failing, background: Background, further: Further
+    ) -> None:
         self._core = core
         self._storing = storing
+        self._failing = failing
         self._background = background
         self._further = further
         self._position = storing.position
         self._loader = Loader(core.settings.cache_load_deadline, LOADER_THREADS)
         self._leased: dict[bytes, Flight] = {}
-        self._rests: dict[bytes, float] = {}
         self.keep = storing.keep
 
     def lead(self, job: Job) -> Flight:
@@ -89,10 +91,12 @@ class Leading:
             flight.land(ended_by(error))
             raise
         except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it, not the loop
-            self._rest(job, error)
+            self._core.log.load_failed(job.address.key, error)
+            if job.stale is not None:
+                self._failing.rest(job.address, job.plan.retry_after)
             flight.land(error)
         else:
-            self._rests.pop(job.address.digest, None)
+            self._failing.recovered(job.view, job.address)
             flight.land(outcome)
         finally:
             if flight.abandoned:
@@ -116,6 +120,10 @@ class Leading:
         try:
             loaded = await self.run_load(job.view, job.load, flight, job.stale)
             return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
+        except Exception as error:
+            has_old = job.stale is not None
+            await self._failing.failed(job.view, job.address, job.plan, error, token, seq, has_old=has_old)
+            raise
         finally:
             core.fills.end()
 
@@ -207,18 +215,6 @@ class Leading:
         if flight.placed:
             flight.placed = False
             view.space.gate.leave()
-
-    def _rest(self, job: Job, error: BaseException) -> None:
-        """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
-        self._core.log.load_failed(job.address.key, error)
-        if job.stale is not None:
-            if len(self._rests) >= REMEMBERED_RESTS:
-                self._rests.clear()
-            self._rests[job.address.digest] = self._core.clock.now() + job.plan.retry_after
-
-    def resting(self, address: Address) -> bool:
-        """Whether the key's load failed so lately that its old value serves without another attempt."""
-        return bool(self._rests) and self._core.clock.now() < self._rests.get(address.digest, 0.0)
 
     def close(self) -> None:
         """Let go of the loaders' threads."""

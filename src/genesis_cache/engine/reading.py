@@ -14,6 +14,7 @@ from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
+from genesis_cache.engine.failing import Failing, patience
 from genesis_cache.engine.flight import Flight, Gate, Lost
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.late import LateReplies
@@ -22,7 +23,6 @@ from genesis_cache.engine.loading import Load
 from genesis_cache.engine.storing import Storing
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
-from genesis_cache.model.errors import LoaderTimeout
 from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
@@ -51,7 +51,8 @@ class Reading:
         self._hearing = hearing
         self._writing = writing
         self._background = background
-        self.leading = Leading(core, Storing(core, writing), background, self.further)
+        self.failing = Failing(core, writing)
+        self.leading = Leading(core, Storing(core, writing), self.failing, background, self.further)
         self.position = writing.position
         self.late_replies = LateReplies(core, background, self.accept, writing.promote)
         first = core.lanes[0] if core.lanes else None
@@ -340,13 +341,13 @@ class Reading:
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
-            outcome = await self.leading.wait(view, flight, self.patience(plan, stale))
+            outcome = await self.leading.wait(view, flight, patience(plan, stale))
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry):
                 if not self.killed_since(view, key, flight, outcome, joined):
                     return own_value(outcome)
             elif outcome not in (Lost.TASK, Lost.NOTHING):
-                return self.fall_back(view, key, flight, outcome, stale, plan)
+                return self.failing.fall_back(view, key, flight, outcome, stale, plan)
 
     def _near_by_plan(self, view: View, key: str, plan: Plan) -> tuple[Entry | None, Verdict]:
         """As `near`; a value that should have been sealed and was not came from somebody else's hand."""
@@ -367,6 +368,8 @@ class Reading:
         entry, verdict = await self.further(view, address, sensitive=plan.sensitive)
         if entry is None:
             return self.near(view, key)  # it may have been loaded while this call waited
+        if verdict in SERVED:
+            self.failing.disproved(view, key)
         core.latency.add(time.perf_counter() - started)
         return entry, verdict
 
@@ -395,34 +398,28 @@ class Reading:
                 if not self.killed_since(view, key, flight, outcome, joined):
                     return own_value(outcome)
             elif outcome not in (Lost.TASK, Lost.NOTHING):
-                return self.fall_back(view, key, flight, outcome, None, plan)
+                return self.failing.fall_back(view, key, flight, outcome, None, plan)
 
     # -- 3. what may be served at once -------------------------------------------------------------------------------
 
     def _serves_now(self, view: View, key: str, entry: Entry, verdict: Verdict, load: Load, plan: Plan) -> bool:
         """Whether an entry past its best is the answer: refreshed behind, or held while a failing load rests."""
         core = self._core
-        resting = self.leading.resting(view.address(key))
+        resting = self.failing.resting(view.address(key))
         if verdict is Verdict.IF_ERROR:
             if resting:
-                self.stale_served(view, key)
+                self.failing.stale_served(view, key)
             return resting
         aside = core.settings.cache_read_strategy is ReadStrategy.CACHE_ASIDE
         if verdict is Verdict.WHILE_REVALIDATE:
             if aside and not resting:
                 return False
-            self.stale_served(view, key)
+            self.failing.stale_served(view, key)
         elif verdict is Verdict.REFRESH:
             self.serve(view, key, entry)
         if not resting and not aside:
             self._refresh(view, key, load, plan, entry)
         return True
-
-    def stale_served(self, view: View, key: str) -> None:
-        """An old value was the answer: counted, and told to who wants to know."""
-        view.space.meter.stale_served += 1
-        if self._core.events.wants("stale"):
-            self._core.events.emit("stale", key=key, namespace=view.space.name)
 
     def _refresh(self, view: View, key: str, load: Load, plan: Plan, old: Entry) -> None:
         if view.map_key(key) not in view.space.flights:
@@ -443,15 +440,11 @@ class Reading:
             return flight
         view.space.flights.pop(map_key, None)
         self.missed(view, key)
+        if (known := self.failing.known(view, key)) is not None:
+            return known
         return self.leading.lead(Job(view, map_key, view.address(key), load, plan, stale))
 
-    # -- 6. how long a caller waits, and what it gets if that was not enough -----------------------------------------
-
-    @staticmethod
-    def patience(plan: Plan, stale: Entry | None) -> float | None:
-        """Seconds that a caller waits for a load; None: as long as the load may take."""
-        limits = (plan.hard_timeout, plan.soft_timeout if stale is not None else None)
-        return min((limit for limit in limits if limit is not None), default=None)
+    # -- 6. whether what the load brought is good enough for this caller ---------------------------------------------
 
     def killed_since(self, view: View, key: str, flight: Flight, entry: Entry, joined: int) -> bool:
         """Whether the value may have been invalidated after its load began and before this caller asked for it."""
@@ -461,29 +454,6 @@ class Reading:
             return True  # what killed it may have been forgotten since
         # The highest killer may be younger than the call and hide one that is not, so any of them counts.
         return bool(self._core.floors.killer(view.reach, key, tags_of(entry), entry.seq))
-
-    def fall_back(
-        self, view: View, key: str, flight: Flight, outcome: BaseException | Lost, stale: Entry | None, plan: Plan
-    ) -> object:
-        """The old value where one may serve; else the loader's error, or LoaderTimeout."""
-        if stale is not None and self._core.clock.now() < max(stale.until, self._stale_end(stale)):
-            self.stale_served(view, key)
-            view.space.meter.stale_waited += 1
-            return own_value(stale)
-        if isinstance(outcome, BaseException):
-            raise outcome.with_traceback(flight.trace)
-        if view.space.flights.get(view.map_key(key)) is flight:
-            del view.space.flights[view.map_key(key)]  # a hung load does not hold its key
-        self._core.load_results["timeout"] += 1
-        limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout
-        msg = (
-            f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
-        )
-        raise LoaderTimeout(msg)
-
-    @staticmethod
-    def _stale_end(stale: Entry) -> float:
-        return 0.0 if stale.extra is None else max(stale.extra.swr_until, stale.extra.sie_until)
 
     async def open(self) -> None:
         """Open the cache at its first use; CacheClosed if it was closed."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.core import Core, View
-from genesis_cache.engine.entries import lifetime, make_record, near_entry, own_value
+from genesis_cache.engine.entries import jittered, lifetime, make_record, near_entry, own_value
 from genesis_cache.engine.loading import Load, LoadContext, Loaded, Loader, context_tags
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
@@ -65,8 +65,10 @@ class Storing:
         """Store the value as plan and loader want it; the entry that its callers are served from."""
         core, context = self._core, loaded.context
         ttl = lifetime(plan, loaded.value, loaded=True)
-        if context is not None and context.ttl is not MISSING:
-            ttl = context.ttl
+        if context is not None:
+            view.space.meter.not_modified += context.unchanged
+            if context.ttl is not MISSING:
+                ttl = jittered(context.ttl, plan)
         record = make_record(address, loaded.value, plan, ttl, core.clock.wall(), seq, core.log_epoch, loaded.cost_s)
         if context is not None:
             self._heed(record_context=context, record=record, stale=stale)

@@ -133,6 +133,8 @@ class Writing:
         core = self._core
         if core.memory is None:
             return
+        if core.fills.negatives:
+            core.fills.negatives.forget((entry.space & ~1, entry.key))
         victims = core.memory.put(entry)
         if not victims:
             return

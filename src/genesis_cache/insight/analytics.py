@@ -39,6 +39,11 @@ def _space(space: Space) -> dict[str, Any]:
         "load_errors": meter.load_errors,
         "coalesced": meter.coalesced,
         "stale_served": meter.stale_served,
+        "refreshes": meter.refreshes,
+        "refreshes_put_off": meter.refreshes_put_off,
+        "not_modified": meter.not_modified,
+        "negatives_served": meter.negatives_served,
+        "fallbacks": meter.fallbacks,
         "unencodable": meter.unencodable,
         "invalidations": dict(meter.invalidations),
     }
