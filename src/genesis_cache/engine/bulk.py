@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -80,6 +80,8 @@ class Bulk:
     async def get_or_set_many(self, view: View, keys: Sequence[str], load: Load, plan: Plan) -> dict[str, object]:
         """The values of all keys that exist or that the loader brings, in the order asked."""
         found = await self.get_many(view, keys)
+        if plan.refresh_ahead is not None or plan.early_refresh is not None:
+            self._refresh_ahead(view, found, load, plan)
         stale = self._stale(view, [key for key in keys if key not in found])
         found |= self._served_at_once(view, stale, load, plan)
         while missing := [key for key in dict.fromkeys(keys) if key not in found]:
@@ -99,6 +101,20 @@ class Bulk:
                 break
         return {key: found[key] for key in dict.fromkeys(keys) if key in found}
 
+    def _refresh_ahead(self, view: View, found: Iterable[str], load: Load, plan: Plan) -> None:
+        """Load behind, in one batch, those that were served and are due for it."""
+        core, failing, now = self._core, self._reading.failing, self._core.clock.now()
+        if core.memory is None or core.settings.cache_read_strategy is ReadStrategy.CACHE_ASIDE:
+            return
+        due: list[str] = []
+        for key in found:
+            entry = core.memory.get(view.space.number, view.map_key(key))
+            is_due = entry is not None and judge(entry, now) is Verdict.REFRESH
+            if is_due and view.map_key(key) not in view.space.flights and not failing.resting(view.address(key)):
+                due.append(key)
+        if due and failing.admits_behind(view, [view.address(key) for key in due]):
+            self._join_or_lead(view, due, load, plan, behind=True)
+
     def _stale(self, view: View, keys: Sequence[str]) -> dict[str, Entry]:
         """What memory holds of keys that have no fresh value."""
         looks = {key: self._reading.near(view, key) for key in keys}
@@ -113,13 +129,19 @@ class Bulk:
         if core.settings.cache_read_strategy is not ReadStrategy.CACHE_ASIDE:
             while_revalidating = (key for key, entry in stale.items() if judge(entry, now) is Verdict.WHILE_REVALIDATE)
             behind = [key for key in while_revalidating if key not in resting]
+            if behind and not failing.admits_behind(view, [view.address(key) for key in behind]):
+                resting.update(behind)
+                behind = []
         for key in (*behind, *resting):
             failing.stale_served(view, key)
         if behind:
-            self._join_or_lead(view, behind, load, plan)
+            self._join_or_lead(view, behind, load, plan, behind=True)
         return {key: own_value(stale[key]) for key in (*behind, *resting)}
 
-    def _join_or_lead(self, view: View, missing: Sequence[str], load: Load, plan: Plan) -> dict[str, Flight]:
+    def _join_or_lead(
+        self, view: View, missing: Sequence[str], load: Load, plan: Plan, *, behind: bool = False
+    ) -> dict[str, Flight]:
+        """``behind``: nobody waits, so the load runs in no caller's context and is counted as a refresh."""
         flights: dict[str, Flight] = {}
         mine: dict[str, Flight] = {}
         now, position, generation = self._core.clock.now(), self._reading.position(), self._core.floors.generation
@@ -138,7 +160,9 @@ class Bulk:
         for flight in mine.values():
             flight.mates = tuple(mine.values())
         if mine:
-            self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values())
+            if behind:
+                view.space.meter.refreshes += len(mine)
+            self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values(), clean=behind)
         return flights
 
     def _known(self, view: View, key: str) -> Flight | None:
@@ -170,7 +194,8 @@ class Bulk:
         token = core.fills.begin(core.floors.given)
         try:
             call = Load(partial(load.call, list(mine)), load.is_async, takes_context=False)
-            loaded = await self._reading.leading.run_load(view, call, next(iter(mine.values())))
+            first = next(iter(mine.values()))
+            loaded = await self._reading.leading.run_load(view, call, first, None, plan.no_stale_on)
             values = _mapping(loaded.value)
             for key in mine:
                 if key not in values:

@@ -4,6 +4,7 @@ An error may be kept (``error_ttl``) and is then raised again without a load, ea
 exception that is raised again and again would drag along every frame it has ever passed.
 """
 
+from collections.abc import Sequence
 from copy import copy
 
 from genesis_cache.coherence.fills import Token
@@ -11,6 +12,7 @@ from genesis_cache.coherence.negatives import Negative
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
 from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.gate import PUT_OFF_S
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.errors import LoaderTimeout
@@ -68,6 +70,15 @@ class Failing:
     def resting(self, address: Address) -> bool:
         """Whether the key's load failed so lately that its old value serves without another attempt."""
         return bool(self._rests) and self._core.clock.now() < self._rests.get(address.digest, 0.0)
+
+    def admits_behind(self, view: View, addresses: Sequence[Address]) -> bool:
+        """Whether a load that nobody waits for may begin now; if not, these keys rest for a second."""
+        if view.space.gate.admits_behind():
+            return True
+        view.space.meter.refreshes_put_off += len(addresses)
+        for address in addresses:
+            self.rest(address, PUT_OFF_S)
+        return False
 
     async def failed(
         self, view: View, address: Address, plan: Plan, error: Exception, token: Token, seq: int, *, has_old: bool
@@ -163,6 +174,7 @@ class Failing:
         """The error of a caller whose patience ended; a hung load does not hold its key."""
         if view.space.flights.get(view.map_key(key)) is flight:
             del view.space.flights[view.map_key(key)]
+            view.space.gate.origin.add(0.0, failed=True)
         self._core.load_results["timeout"] += 1
         limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout
         error = LoaderTimeout(

@@ -12,12 +12,13 @@ import msgspec
 
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, MapKey, View
+from genesis_cache.engine.entries import age
 from genesis_cache.engine.failing import Failing
 from genesis_cache.engine.flight import Flight, Lost
 from genesis_cache.engine.loading import Load, Loaded, Loader
 from genesis_cache.engine.storing import Storing
 from genesis_cache.model.entry import Entry
-from genesis_cache.model.errors import CacheError
+from genesis_cache.model.errors import CacheError, LoaderTimeout
 from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.policies.freshness import Verdict
@@ -48,6 +49,8 @@ class Job(msgspec.Struct, gc=False):
     background: bool = False
     force: bool = False
     """Load even if another process has brought a fresh value meanwhile."""
+    younger_than_s: float | None = None
+    """A fresh value of another process must be younger to be as good as a load; None: any is."""
 
 
 class Leading:
@@ -73,6 +76,9 @@ class Leading:
         flight.address = job.address
         leading = job.view.space.flights.setdefault(job.key, flight)
         if leading is flight:
+            if job.background:
+                job.view.space.gate.behind += 1
+                job.view.space.meter.refreshes += 1
             self.launch(self._fly(flight, job), (flight,), clean=job.background)
         return leading
 
@@ -99,6 +105,8 @@ class Leading:
             self._failing.recovered(job.view, job.address)
             flight.land(outcome)
         finally:
+            if job.background:
+                job.view.space.gate.behind -= 1
             if flight.abandoned:
                 self._core.loads_abandoned -= 1
             if job.view.space.flights.get(job.key) is flight:
@@ -118,7 +126,7 @@ class Leading:
         seq = self._position()
         token = core.fills.begin(core.floors.given)
         try:
-            loaded = await self.run_load(job.view, job.load, flight, job.stale)
+            loaded = await self.run_load(job.view, job.load, flight, job.stale, job.plan.no_stale_on)
             return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
         except Exception as error:
             has_old = job.stale is not None
@@ -127,18 +135,40 @@ class Leading:
         finally:
             core.fills.end()
 
-    async def run_load(self, view: View, load: Load, flight: Flight, stale: Entry | None = None) -> Loaded:
+    async def run_load(
+        self,
+        view: View,
+        load: Load,
+        flight: Flight,
+        stale: Entry | None = None,
+        answers: tuple[type[Exception], ...] = (),
+    ) -> Loaded:
         """Call the loader when the namespace has a place for it; what a loader itself asks for shares its place."""
         outer = _LOADING.get()
         if all(flight.outcome is not None for flight in outer):
-            await view.space.gate.enter()
-            flight.placed = True
+            await self._place(view, flight)
         within = _LOADING.set((*outer, *(flight.mates or (flight,))))
         try:
-            return await self._storing.load(self._loader, view, load, stale)
+            return await self._storing.load(self._loader, view, load, stale, answers)
         finally:
             _LOADING.reset(within)
             self._leave(view, flight)
+
+    async def _place(self, view: View, flight: Flight) -> None:
+        """Wait for a place, at most for as long as a load may live; a load that all leave meanwhile is not begun."""
+        patience_s = self._core.settings.cache_load_deadline
+        flight.queued = True
+        try:
+            await view.space.gate.enter(view.owner, patience_s)
+        except TimeoutError:
+            msg = (
+                f"no place for a load came free within {patience_s:g} s (CACHE_LOAD_DEADLINE): "
+                f"{view.space.gate.limit} others of {view.space.name or 'the root'!r} are under way (max_loads)"
+            )
+            raise LoaderTimeout(msg) from None
+        finally:
+            flight.queued = False
+        flight.placed = True
 
     async def _lease(self, flight: Flight, job: Job) -> Entry | None:
         """None once this process holds the key's lease; or the value, if another process brought it meanwhile."""
@@ -153,7 +183,11 @@ class Leading:
         if job.force:
             return None
         entry, verdict = await self._further(job.view, job.address, sensitive=job.plan.sensitive)
-        return entry if verdict is Verdict.FRESH else None
+        if entry is None or verdict is not Verdict.FRESH:
+            return None
+        value_age = age(entry, core.clock.now())
+        is_young = job.younger_than_s is None or (value_age is not None and value_age < job.younger_than_s)
+        return entry if is_young else None
 
     async def _take(self, flight: Flight, address: Address, tier: Tier) -> bool:
         """Take the key's lease, or take it over from an older load of this process, which may hang or be outdated."""
@@ -202,6 +236,10 @@ class Leading:
                 return
             flight = flight.mates[0]
         if flight.waiting or flight.outcome is not None or flight.abandoned:
+            return
+        if flight.queued and flight.task is not None:
+            view.space.meter.loads_given_up += 1
+            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
             return
         flight.abandoned = True
         core.loads_abandoned += 1

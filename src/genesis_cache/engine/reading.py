@@ -15,11 +15,12 @@ from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.failing import Failing, patience
-from genesis_cache.engine.flight import Flight, Gate, Lost
+from genesis_cache.engine.flight import Flight, Lost
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.late import LateReplies
 from genesis_cache.engine.leading import Job, Leading
 from genesis_cache.engine.loading import Load
+from genesis_cache.engine.renewing import Renewing
 from genesis_cache.engine.storing import Storing
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
@@ -53,6 +54,7 @@ class Reading:
         self._background = background
         self.failing = Failing(core, writing)
         self.leading = Leading(core, Storing(core, writing), self.failing, background, self.further)
+        self.renewing = Renewing(core, self.leading, self.failing)
         self.position = writing.position
         self.late_replies = LateReplies(core, background, self.accept, writing.promote)
         first = core.lanes[0] if core.lanes else None
@@ -73,6 +75,7 @@ class Reading:
             return None, Verdict.GONE
         if entry.epoch is not core.floors.epoch and not core.living(entry):
             core.memory.drop(entry, "invalidated")
+            view.space.gate.lost(1)
             return None, Verdict.GONE
         verdict = judge(entry, now)
         if verdict is Verdict.GONE:
@@ -329,7 +332,7 @@ class Reading:
         if not self._core.opened:
             await self.open()
         while True:
-            entry, verdict = self._near_by_plan(view, key, plan)
+            entry, verdict = self._near_by_plan(view, key, load, plan)
             if verdict is Verdict.FRESH and entry is not None:
                 return self.serve(view, key, entry)
             if entry is None:
@@ -349,8 +352,10 @@ class Reading:
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.failing.fall_back(view, key, flight, outcome, stale, plan)
 
-    def _near_by_plan(self, view: View, key: str, plan: Plan) -> tuple[Entry | None, Verdict]:
+    def _near_by_plan(self, view: View, key: str, load: Load, plan: Plan) -> tuple[Entry | None, Verdict]:
         """As `near`; a value that should have been sealed and was not came from somebody else's hand."""
+        if plan.refresh_every is not None:
+            self.renewing.asked(view, view.address(key), load, plan)
         entry, verdict = self.near(view, key)
         if entry is not None and plan.sensitive and self._core.codec.can_seal:
             is_sealed = entry.extra is not None and entry.extra.sensitive
@@ -422,8 +427,9 @@ class Reading:
         return True
 
     def _refresh(self, view: View, key: str, load: Load, plan: Plan, old: Entry) -> None:
-        if view.map_key(key) not in view.space.flights:
-            self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, old, background=True))
+        address, map_key = view.address(key), view.map_key(key)
+        if map_key not in view.space.flights and self.failing.admits_behind(view, [address]):
+            self.leading.lead(Job(view, map_key, address, load, plan, old, background=True))
 
     # -- 4. join or lead the flight ----------------------------------------------------------------------------------
 
@@ -463,6 +469,7 @@ class Reading:
     def forget(self) -> None:
         """In a forked child: no load of the parent is under way here."""
         self.leading.forget()
+        self.renewing.forget()
         for space in self._core.spaces.values():
             space.flights.clear()
-            space.gate = Gate(space.gate.limit)
+            space.gate = space.gate.anew()

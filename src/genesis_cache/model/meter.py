@@ -62,6 +62,7 @@ class SpaceMeter:
         "invalidations",
         "load_errors",
         "loads",
+        "loads_given_up",
         "misses",
         "near_hits",
         "negatives_served",
@@ -80,6 +81,7 @@ class SpaceMeter:
         self.misses = 0
         self.loads = 0
         self.load_errors = 0
+        self.loads_given_up = 0  # because all their callers had left before there was a place
         self.coalesced = 0
         self.stale_served = 0
         self.stale_waited = 0  # of these, by callers that waited for a load first and so count as misses
