@@ -1,4 +1,4 @@
-"""An event loop on a clock that leaps: what would wait for an hour takes no time, and time passes only where all wait."""
+"""An event loop on a clock that leaps: an hour of waiting takes no time, and time passes only where all wait."""
 
 import asyncio
 import selectors

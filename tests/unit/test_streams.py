@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from genesis_cache import Cache, CacheError
-from genesis_cache.engine import streams
+from genesis_cache.engine import feed
 from genesis_cache.model.weigh import weigh
 
 LIMIT_S = 30
@@ -50,7 +50,7 @@ class Source:
 @pytest.fixture
 def room(monkeypatch: pytest.MonkeyPatch) -> int:
     """A bound of ten numbers."""
-    monkeypatch.setattr(streams, "MOST_BYTES", 10 * weigh("", 1000) + 5)
+    monkeypatch.setattr(feed, "MOST_BYTES", 10 * weigh("", 1000) + 5)
     return 10
 
 

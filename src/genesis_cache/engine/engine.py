@@ -100,6 +100,7 @@ class Engine:
         """Finish what is under way, write what is queued, let go of everything. Every later call raises CacheClosed."""
         if self.core.closed:
             return
+        self.reading.renewing.close()
         await self.background.drain()
         self.core.closed, self.core.opened = True, False
         self.core.floors.heard_until = NEVER

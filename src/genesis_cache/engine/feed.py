@@ -31,16 +31,16 @@ class Feed:
         "count", "flight", "is_complete", "is_whole", "readers",
     )  # fmt: skip
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, flight: Flight) -> None:
+        self.flight = flight
+        """The load that writes it."""
+        self._most_bytes = MOST_BYTES
         self._bytes = 0
         self._items: dict[int, object] = {}
         self._weights: deque[int] = deque()
         self._listeners: dict[asyncio.Future[Any], asyncio.AbstractEventLoop] = {}
         self._wanted: asyncio.Future[None] | None = None
         self._lock = threading.Lock()
-        self.flight: Flight | None = None
-        """The load that writes it, once one does."""
         self.count = 0
         """How many items have come."""
         self.readers = 0
@@ -74,7 +74,7 @@ class Feed:
         """
         while not self._listeners:
             self._wanted = future = asyncio.get_running_loop().create_future()
-            if self.flight is None or not self.flight.waiting:
+            if not self.flight.waiting:
                 msg = f"the stream is too long to be stored ({self.too_long}), and nobody reads it any more"
                 raise CacheError(msg)
             if not self._listeners:

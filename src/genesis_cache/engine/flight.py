@@ -1,11 +1,10 @@
-"""Flight: one load of one key, and all who wait for it; `Gate`: how many loads may run at once.
+"""Flight: one load of one key, and all who wait for it.
 
 A load runs in a task of its own, so that no caller's cancellation reaches it. Callers wait on futures of their own
 event loops, so that several loops and threads may share a flight.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
@@ -31,8 +30,8 @@ class Flight:
     """One load under way. ``since`` is the log's sequence read before it began, ``generation`` that of the floors."""
 
     __slots__ = (
-        "_waiters", "abandoned", "address", "feed", "generation", "mates", "outcome", "placed", "since", "started",
-        "task", "trace",
+        "_waiters", "abandoned", "address", "feed", "generation", "mates", "outcome", "placed", "queued", "since",
+        "started", "task", "trace",
     )  # fmt: skip
 
     def __init__(self, since: int, started: float, generation: int = 0) -> None:
@@ -42,6 +41,8 @@ class Flight:
         self.task: asyncio.Task[None] | None = None
         self.outcome: Outcome | None = None
         self.placed = False
+        self.queued = False
+        """Whether it waits for a place."""
         self.abandoned = False
         self.address: Address | None = None
         """The key whose lease it holds or waits for, if it takes one."""
@@ -130,45 +131,3 @@ def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
 def left_of(patience_s: float | None, began: float) -> float | None:
     """What is left of a caller's patience, which began at this time of the running event loop."""
     return None if patience_s is None else max(0.0, patience_s - (asyncio.get_running_loop().time() - began))
-
-
-class Gate:
-    """At most so many loads at once, first come first served, across event loops."""
-
-    __slots__ = ("_queue", "limit", "running")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.running = 0
-        self._queue: deque[tuple[asyncio.Future[None], asyncio.AbstractEventLoop]] = deque()
-
-    async def enter(self) -> None:
-        """Wait for a place. Whoever enters must `leave`."""
-        if self.running < self.limit:
-            self.running += 1
-            return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._queue.append((future, loop))
-        try:
-            await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Give the place to the longest waiting."""
-        while self._queue:
-            future, loop = self._queue.popleft()
-            if future.done() or loop.is_closed():
-                continue
-            loop.call_soon_threadsafe(self._hand_over, future)
-            return
-        self.running -= 1
-
-    def _hand_over(self, future: asyncio.Future[None]) -> None:
-        if future.done():
-            self.leave()
-        else:
-            future.set_result(None)

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from genesis_cache.engine.feed import Feed
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import CacheError, LoaderTimeout
 from genesis_cache.model.keys import tag_name
@@ -71,8 +70,8 @@ class Load(msgspec.Struct, frozen=True):
     is_async: bool
     takes_context: bool
     annotation: object = MISSING
-    feed: Feed | None = None
-    """Where a streaming load puts what it brings; None for a plain one."""
+    is_stream: bool = False
+    """Whether it feeds its callers while it runs: ``call`` then takes a `Feed` before the context."""
 
 
 class Loaded(msgspec.Struct):

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from genesis_cache.engine.core import View
-from genesis_cache.engine.feed import MOST_BYTES, Feed
+from genesis_cache.engine.feed import Feed
 from genesis_cache.engine.flight import Lost
 from genesis_cache.engine.loading import Load
 from genesis_cache.engine.reading import Reading
@@ -71,22 +71,20 @@ class Streams:
         """Whether there is an item of this number, once that is known."""
         if feed.count > number:
             return True
-        flight = feed.flight
-        outcome = None if flight is None else await flight.wait_for_item(number)
+        outcome = await feed.flight.wait_for_item(number)
         if isinstance(outcome, Feed):
             return True
         if isinstance(outcome, Entry) or (feed.is_complete and not feed.is_whole):
             return False
-        if flight is not None and isinstance(outcome, BaseException):
-            raise outcome.with_traceback(flight.trace)
+        if isinstance(outcome, BaseException):
+            raise outcome.with_traceback(feed.flight.trace)
         msg = f"the stream was broken off after {number} items: {Lost.TASK.value}, or the cache was"
         raise CacheError(msg)
 
 
 def _streaming(source: Load) -> Load:
     """The load that runs a source and feeds all who iterate."""
-    feed = Feed(MOST_BYTES)
-    return Load(partial(_run, source, feed), is_async=True, takes_context=source.takes_context, feed=feed)
+    return Load(partial(_run, source), is_async=True, takes_context=source.takes_context, is_stream=True)
 
 
 async def _run(source: Load, feed: Feed, *context: object) -> tuple[object, ...]:
