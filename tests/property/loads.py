@@ -22,9 +22,13 @@ from genesis_cache.model.missing import MISSING
 from genesis_cache.testing.clock import FakeClock
 
 KEYS = [f"k{n}" for n in range(8)]
-TAGS = {key: f"t{n % 3}" for n, key in enumerate(KEYS)}
-DEADLINE_S = 20.0
-MAX_LOADS = 4
+STREAM = "s"
+"""A key of its own: what it holds is a tuple."""
+ALL = [*KEYS, STREAM]
+TAGS = {key: f"t{n % 3}" for n, key in enumerate(ALL)}
+PUT_OFF_S = 1.0
+DEADLINE_S = 8.0
+MAX_LOADS = 6
 MAX_ABANDONED = 5
 MOST_CALLERS = 40
 SLACK_S = 0.001
@@ -40,7 +44,7 @@ PROFILES: tuple[dict[str, Any], ...] = (
     {"ttl": 1, "stale_while_revalidate": 1, "stale_if_error": 5, "hard_timeout": 1},
     {"ttl": 4, "refresh_ahead": 0.5},
 )
-FATES = ("well",) * 8 + ("slow",) * 4 + ("fail",) * 4 + ("hang", "hang", "cancelled", "told", "skipped", "unchanged")
+FATES = ("well",) * 14 + ("slow",) * 4 + ("fail",) * 5 + ("hang", "cancelled", "told", "skipped", "unchanged")
 
 
 class Down(Exception):
@@ -54,6 +58,8 @@ class Load:
     number: int
     key: str
     options: dict[str, Any]
+    asked: int
+    """The tick of the call whose loader it is: what was invalidated after it is of another generation."""
     began: int
     since: float
     run: int = 0
@@ -82,11 +88,10 @@ class Life:
 class Blow:
     """An invalidation of some keys: everything that began before ``begin`` is dead for calls after ``end``."""
 
-    keys: frozenset[str]
     begin: int
-    end: int
-    spares_stored: bool = False
+    spares_stored: bool
     """It only makes stale what is stored (`Cache.expire`)."""
+    end: float = FOREVER
 
 
 @dataclass
@@ -114,6 +119,8 @@ class Book:
     running: dict[str, list[Load]] = field(default_factory=dict)
     lives: dict[int, list[Life]] = field(default_factory=dict)
     blows: dict[str, list[Blow]] = field(default_factory=dict)
+    put_off_at: float = -FOREVER
+    """When a refresh was last put off because the origin was in trouble: its key rests for a while, as after a failure."""
     freed: dict[str, int] = field(default_factory=dict)
     """The last tick at which a key was given free by a caller whose patience had ended."""
     failures: dict[str, list[tuple[int, float, str]]] = field(default_factory=dict)
@@ -130,14 +137,14 @@ class Book:
 
     # -- loads -------------------------------------------------------------------------------------------------------
 
-    def begin(self, key: str, options: dict[str, Any]) -> Load:
-        """A loader begins: no other of its key may run, unless the key was freed since that began."""
+    def begin(self, key: str, call: Call) -> Load:
+        """A loader begins: no other of its key may run, unless the key was freed since that was asked for."""
         self.numbers += 1
-        load = Load(self.numbers, key, options, self.tick(), self.clock.now())
+        load = Load(self.numbers, key, call.options, call.begun, self.tick(), self.clock.now())
         self.counts["loads"] += 1
         for other in self.running.setdefault(key, []):
-            blown = any(blow.end > other.began for blow in self.blows.get(key, ()))
-            if not blown and self.freed.get(key, 0) < other.began:
+            blown = any(blow.begin > other.asked for blow in self.blows.get(key, ()))
+            if not blown and self.freed.get(key, 0) < other.asked:
                 self.fault(f"load {load.number} of {key} began while load {other.number} ran")
         self.running[key].append(load)
         return load
@@ -160,14 +167,18 @@ class Book:
 
     # -- invalidations -----------------------------------------------------------------------------------------------
 
-    def blow(self, keys: list[str], begin: int, *, spares_stored: bool = False) -> None:
-        """Keys were invalidated."""
-        blow = Blow(frozenset(keys), begin, self.tick(), spares_stored)
+    @contextlib.contextmanager
+    def blow(self, keys: list[str], *, spares_stored: bool = False) -> Iterator[None]:
+        """Keys are being invalidated: other loads of them may begin from now on, and the old are dead in the end."""
+        blow = Blow(self.tick(), spares_stored)
         for key in keys:
             self.blows.setdefault(key, []).append(blow)
-            if spares_stored:
-                for load in self.loads_of(key):
-                    for life in self.lives.get(load, ()):
+        yield
+        blow.end = self.tick()
+        for key in keys if spares_stored else ():
+            for number in self.loads_of(key):
+                for life in self.lives.get(number, ()):
+                    if life.stored < blow.begin:
                         life.fresh_until = min(life.fresh_until, self.clock.now())
 
     def loads_of(self, key: str) -> list[int]:
@@ -204,7 +215,7 @@ class Book:
         self.counts["stale"] += 1
         if call.kind == "get":
             self.fault(f"get of {key} gave {number}, stale for {now - life.fresh_until:.3f} s")
-        elif now >= life.fresh_until + life.stale_for + SLACK_S:
+        elif (call.at if call.kind == "many" else now) >= life.fresh_until + life.stale_for + SLACK_S:
             self.fault(f"{call.kind} of {key} gave {number} {now - life.fresh_until:.3f} s after it was fresh")
         elif call.at >= life.fresh_until + life.revalidate_for and not self._may_fall_back(call, key):
             self.fault(f"{call.kind} of {key} gave the old {number} though no load had failed or was late")
@@ -213,7 +224,7 @@ class Book:
         """Whether an old value may have been the answer: a load failed lately, or the caller's patience ended."""
         limits = [call.options[name] for name in ("soft_timeout", "hard_timeout") if name in call.options]
         waited = self.clock.now() - call.at
-        if limits and waited >= min(limits) - SLACK_S:
+        if (limits and waited >= min(limits) - SLACK_S) or call.at <= self.put_off_at + PUT_OFF_S:
             return True
         rest = max((profile.get("retry_after", 1) for profile in PROFILES), default=1)
         return any(at >= call.at - rest - SLACK_S for _, at, _ in self.failures.get(key, ()))
@@ -236,7 +247,8 @@ class Book:
             case Down():
                 fine = any(how == "failed" for _, _, how in happened)
             case LoaderTimeout():
-                fine = waited >= limit - SLACK_S or any(how == "deadline" for _, _, how in happened)
+                is_late = any(how == "deadline" for _, _, how in happened) or "no place" in str(error)
+                fine = is_late or waited >= limit - SLACK_S
                 for key in call.keys:
                     self.freed[key] = self.tick()
             case asyncio.CancelledError():
@@ -261,7 +273,7 @@ class Players:
         ).with_urls("memory://")
         self.cache = Cache(settings, clock=clock)
         self.callers: set[asyncio.Task[None]] = set()
-        self.active = 0
+        self.put_off = 0
 
     async def play(self, operations: int) -> None:
         """So many operations, then let everything end; nothing may be left."""
@@ -281,9 +293,9 @@ class Players:
         """One operation."""
         dice = self.dice
         choice = dice.random()
-        if choice < 0.70 and len(self.callers) < MOST_CALLERS:
+        if choice < 0.80 and len(self.callers) < MOST_CALLERS:
             self.call()
-        elif choice < 0.80:
+        elif choice < 0.88:
             await self.invalidate()
         if dice.random() < 0.5:
             await asyncio.sleep(dice.choice((0, 0, 0.01, 0.05, 0.1, 0.3)))
@@ -298,15 +310,25 @@ class Players:
         if core.loads_abandoned > MAX_ABANDONED + 1:
             self.book.fault(f"{core.loads_abandoned} loads are abandoned")
 
+    def note(self) -> None:
+        """Whether a refresh was put off."""
+        put_off = sum(space.meter.refreshes_put_off for space in self.cache._engine.core.spaces.values())
+        if put_off != self.put_off:
+            self.put_off = put_off
+            self.book.put_off_at = self.clock.now()
+
     # -- callers -----------------------------------------------------------------------------------------------------
 
     def call(self) -> None:
         """A caller of some kind comes, and may leave before it has its answer."""
         dice = self.dice
         kind = dice.choice(("get_or_set",) * 6 + ("get", "get", "refresh", "many", "many", "stream"))
-        keys = dice.sample(KEYS, dice.randint(1, 4)) if kind == "many" else [dice.choice(KEYS)]
+        keys = [dice.choice(KEYS)]
+        if kind == "many":  # which share their tags
+            tag = dice.choice(sorted(set(TAGS.values())))
+            keys = [key for key in KEYS if TAGS[key] == tag and dice.random() < 0.7] or keys
         if kind == "stream":
-            keys = ["s"]  # a key of its own: what it holds is a tuple
+            keys = [STREAM]
         options = dict(dice.choice(PROFILES))
         call = Call(kind, keys, options, self.book.tick(), self.clock.now())
         task = asyncio.ensure_future(self.answered(call))
@@ -326,6 +348,7 @@ class Players:
         """One call to its end, and the judgement."""
         try:
             found = await self.asked(call)
+            self.note()
         except BaseException as error:  # noqa: BLE001  # every answer is judged
             self.book.refused(call, error)
         else:
@@ -335,14 +358,14 @@ class Players:
 
     async def asked(self, call: Call) -> dict[str, object]:
         """The values that a call brings."""
-        (key, *_), tags = call.keys, [TAGS.get(call.keys[0], "t0")]
+        (key, *_), tags = call.keys, [TAGS[call.keys[0]]]
         match call.kind:
             case "get":
                 value = await self.cache.get(key, MISSING)
                 return {} if value is MISSING else {key: value}
             case "many":
                 loader = self.loader_of_many(call)
-                return await self.cache.get_or_set_many(call.keys, loader, **call.options)
+                return await self.cache.get_or_set_many(call.keys, loader, tags=tags, **call.options)
             case "stream":
                 return await self.streamed(call, key, tags)
             case "refresh":
@@ -363,15 +386,15 @@ class Players:
     def loader(self, call: Call) -> Any:
         """A loader with a fate of its own."""
         fate = self.dice.choice(FATES)
-        delay_s = self.dice.choice((0, 0, 0.01, 0.1)) if fate != "slow" else self.dice.choice((0.5, 1, 3, 30))
+        delay_s = self.dice.choice((0, 0, 0.01, 0.1)) if fate != "slow" else self.dice.choice((0.5, 0.5, 1, 3, 30))
 
         async def load(ctx: LoadContext) -> object:
-            with self.loading(call.keys, call.options) as (mine,):
+            with self.loading(call.keys, call) as (mine,):
                 await asyncio.sleep(FOREVER_S if fate == "hang" else delay_s)
                 return self.fated(fate, mine, ctx)
 
         def plain(ctx: LoadContext) -> object:
-            with self.loading(call.keys, call.options) as (mine,):
+            with self.loading(call.keys, call) as (mine,):
                 return self.fated(fate, mine, ctx)
 
         return plain if fate in ("well", "fail") and self.dice.random() < 0.1 else load
@@ -395,11 +418,11 @@ class Players:
 
     def loader_of_many(self, call: Call) -> Any:
         """The same for many keys; it forgets some of them now and then."""
-        fate = self.dice.choice(("well", "well", "well", "slow", "fail", "hang"))
-        delay_s = self.dice.choice((0, 0.01, 0.1)) if fate != "slow" else self.dice.choice((0.5, 3, 30))
+        fate = self.dice.choice(("well",) * 7 + ("slow", "slow", "fail", "fail", "hang"))
+        delay_s = self.dice.choice((0, 0.01, 0.1)) if fate != "slow" else self.dice.choice((0.5, 0.5, 1, 3, 30))
 
         async def load(keys: list[str]) -> dict[str, object]:
-            with self.loading(keys, call.options) as mine:
+            with self.loading(keys, call) as mine:
                 await asyncio.sleep(FOREVER_S if fate == "hang" else delay_s)
                 if fate == "fail":
                     raise Down("many")
@@ -409,11 +432,11 @@ class Players:
 
     def source(self, call: Call) -> Any:
         """A stream of one or no number, then a pause, then its end, good or bad."""
-        fate = self.dice.choice(("well", "well", "well", "slow", "fail", "hang"))
-        delay_s = self.dice.choice((0, 0.01, 0.1)) if fate != "slow" else self.dice.choice((0.5, 3, 30))
+        fate = self.dice.choice(("well",) * 7 + ("slow", "slow", "fail", "fail", "hang"))
+        delay_s = self.dice.choice((0, 0.01, 0.1)) if fate != "slow" else self.dice.choice((0.5, 0.5, 1, 3, 30))
 
         async def items() -> AsyncIterator[object]:
-            with self.loading(["s"], call.options) as (mine,):
+            with self.loading([STREAM], call) as (mine,):
                 await asyncio.sleep(delay_s)
                 yield mine.number
                 await asyncio.sleep(FOREVER_S if fate == "hang" else delay_s)
@@ -423,11 +446,11 @@ class Players:
         return items
 
     @contextlib.contextmanager
-    def loading(self, keys: list[str], options: dict[str, Any]) -> Iterator[list[Load]]:
+    def loading(self, keys: list[str], call: Call) -> Iterator[list[Load]]:
         """Books the loads of a loader, and how it ends."""
         mine: list[Load] = []
         for key in keys:
-            mine.append(self.book.begin(key, options))
+            mine.append(self.book.begin(key, call))
             mine[-1].run = mine[0].number
             self.book.loads.append(mine[-1])
         how = "brought"
@@ -452,25 +475,25 @@ class Players:
 
     async def invalidate(self) -> None:
         """Something is changed or invalidated."""
-        book, cache, begin = self.book, self.cache, self.book.tick()
-        key = self.dice.choice([*KEYS, "s"])
+        book, cache = self.book, self.cache
+        key = self.dice.choice(ALL)
         tag = self.dice.choice(sorted(set(TAGS.values())))
         match self.dice.choice(("delete", "delete", "tag", "expire", "expire", "set", "pattern", "clear")):
             case "delete":
-                await cache.delete(key)
-                book.blow([key], begin)
+                with book.blow([key]):
+                    await cache.delete(key)
             case "tag":
-                await cache.delete_by_tag(tag)
-                book.blow([one for one in KEYS if TAGS[one] == tag] + (["s"] if tag == "t0" else []), begin)
+                with book.blow([one for one in ALL if TAGS[one] == tag]):
+                    await cache.delete_by_tag(tag)
             case "expire":
-                await cache.expire(key)
-                book.blow([key], begin, spares_stored=True)
+                with book.blow([key], spares_stored=True):
+                    await cache.expire(key)
             case "pattern":
-                await cache.delete_by_pattern(f"{key[0]}*")
-                book.blow([one for one in [*KEYS, "s"] if one[0] == key[0]], begin)
+                with book.blow([one for one in ALL if one[0] == key[0]]):
+                    await cache.delete_by_pattern(f"{key[0]}*")
             case "clear":
-                await cache.clear()
-                book.blow([*KEYS, "s"], begin)
+                with book.blow(ALL):
+                    await cache.clear()
             case _:
                 await self.set(self.dice.choice(KEYS))
 
@@ -482,12 +505,12 @@ class Players:
             if name in ("ttl", "stale_if_error", "stale_while_revalidate")
         }
         self.book.numbers += 1
-        made = Load(self.book.numbers, key, options, self.book.tick(), self.clock.now())
-        self.book.loads.append(made)
-        await self.cache.set(key, made.number, tags=[TAGS[key]], **options)
-        self.book.blow([key], made.began)
-        made.ended = self.book.tick()
-        self.book.live(made.number, options, made.began)
+        with self.book.blow([key]):
+            made = Load(self.book.numbers, key, options, 0, self.book.tick(), self.clock.now())
+            self.book.loads.append(made)
+            made.ended = self.book.tick()
+            self.book.live(made.number, options, made.began)
+            await self.cache.set(key, made.number, tags=[TAGS[key]], **options)
 
 
 FOREVER_S = 10_000_000.0
