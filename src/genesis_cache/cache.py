@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from genesis_cache import decorate
@@ -162,6 +162,17 @@ class Cache:
         """Load now, whatever is held, store the value and return it; joins a load of the key that is under way."""
         plan, cache = self._plan(options)
         return await self._reading.refresh(cache._view, _text(key), load_of(loader), plan)  # noqa: SLF001  # a view of the same cache
+
+    def stream(self, key: str, source: Callable[..., Any], **options: Any) -> AsyncGenerator[Any, None]:
+        """The items of a stream, as they come: one run of ``source`` for all who iterate at the same time.
+
+        ``source`` is an async generator function, or any function of no argument or of a `LoadContext` that gives an
+        async iterator, awaited or not. Everyone reads from the start, at a pace of their own. What ended well is stored
+        as a tuple of its items and replayed from then on; what raised, or was invalidated meanwhile, is not. The
+        timeouts are those to the first item. See `genesis_cache.engine.streams` for the bound on what is kept.
+        """
+        plan, cache = self._plan(options)
+        return self._engine.streams.items(cache._view, _text(key), load_of(source), plan)  # noqa: SLF001  # a view of the same cache
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

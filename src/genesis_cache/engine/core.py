@@ -13,7 +13,8 @@ from genesis_cache.codecs.codec import Codec
 from genesis_cache.codecs.seal import keyring_of
 from genesis_cache.coherence.fills import Fills
 from genesis_cache.coherence.floors import Floors, Reach, reach_of
-from genesis_cache.engine.flight import Flight, Gate
+from genesis_cache.engine.flight import Flight
+from genesis_cache.engine.gate import Gate
 from genesis_cache.engine.logs import EventLog
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.entry import Entry, Record
@@ -236,6 +237,12 @@ class Core:
             elif max_loads is not None:
                 space.gate.limit = max_loads
             return space
+
+    def slow_down(self, namespace: str) -> None:
+        """A namespace and those inside it have lost everything: their loads begin one after the other."""
+        for space in list(self.spaces.values()):
+            if not namespace or space.name == namespace or space.name.startswith(f"{namespace}/"):
+                space.gate.slow_down()
 
     def view(self, name: str, owner: str | None, defaults: EntryOptions) -> View:
         """A view of a namespace; `InvalidKey` where a name cannot be one."""

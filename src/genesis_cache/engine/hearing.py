@@ -114,6 +114,10 @@ class Hearing:
         """A write of this key by this process is on its way: notices of the key are judged when it has its sequence."""
         self._expected.setdefault(key, [0, 0])[0] += 1
 
+    def is_expected(self, key: tuple[int, MapKey]) -> bool:
+        """Whether a write of this key by this process is on its way."""
+        return key in self._expected
+
     def settle(self, key: tuple[int, MapKey], seq: int) -> bool:
         """The write has its sequence; whether its near copy is still the newest that was heard of."""
         expected = self._expected[key]
@@ -174,12 +178,15 @@ class Hearing:
             core.floors.overrule(kill.notice)
         for space in core.spaces.values():  # a load under way may bring what was changed: nobody joins it any more
             space.flights.clear()
+            space.gate.slow_down()
 
     def apply(self, notice: Notice) -> None:
         """Make one notice effective here: a key is forgotten at once, the rest by its floor."""
         core = self._core
         core.floors.apply(notice)
         if notice.kind is not Kind.KEY:
+            if notice.kind is Kind.CLEAR and notice.owner is None:
+                core.slow_down(notice.namespace)
             return
         space = core.spaces.get(notice.namespace)
         if space is None or notice.seq in self._spared:

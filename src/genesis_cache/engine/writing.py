@@ -13,7 +13,7 @@ from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, MapKey, View
 from genesis_cache.engine.delivery import Answers, Delivery, Lanes, queue
-from genesis_cache.engine.entries import lifetime, make_record, near_entry, stored_record
+from genesis_cache.engine.entries import age, lifetime, make_record, near_entry, stored_record
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import SerializationError
@@ -30,6 +30,7 @@ from genesis_cache.tiers.base import Buffer, Change, Kill, Put, Receipt, Remove
 Written = Sequence[tuple[tuple[int, MapKey], Entry | None]]
 
 DONE = Outcome()
+SAME_AGE_S = 0.001  # what two readings of the clocks may make of one age
 Victim = tuple[Entry, Token, int]  # with the token and the nearest log's sequence of the moment it left memory
 DEMOTE_PER_TURN = 256  # victims looked at once; the rest of a burst is let go
 
@@ -133,6 +134,8 @@ class Writing:
         core = self._core
         if core.memory is None:
             return
+        if core.fills.negatives:
+            core.fills.negatives.forget((entry.space & ~1, entry.key))
         victims = core.memory.put(entry)
         if not victims:
             return
@@ -251,17 +254,23 @@ class Writing:
         near = record.tiers is None or "memory" in record.tiers
         if core.memory is not None and near and core.fills.alive(token, (view.space.number, key)):
             held = core.memory.get(view.space.number, key)
-            if held is not None and self._as_good(held, entry):
+            if held is not None and self._as_good((view.space.number, key), held, entry):
                 return held
             self.admit(entry)
             self._after_puts()
         return entry
 
-    def _as_good(self, held: Entry, found: Entry) -> bool:
-        """Whether memory holds an entry already that what was found below must not replace: fresh, or no staler."""
+    def _as_good(self, place: tuple[int, MapKey], held: Entry, found: Entry) -> bool:
+        """Whether memory holds an entry already that what was found below must not replace: fresh, or no staler.
+
+        One that is due for a refresh is replaced by a younger one: another process has made the refresh.
+        """
         now = self._core.clock.now()
         if gone(held, now) or not self._core.living(held):
             return False
+        if judge(held, now) is Verdict.REFRESH and not self._hearing.is_expected(place):
+            held_age, found_age = age(held, now), age(found, now)
+            return held_age is None or found_age is None or found.seq < held.seq or held_age <= found_age + SAME_AGE_S
         return now < held.until or now >= found.until
 
     # -- invalidations -----------------------------------------------------------------------------------------------
@@ -289,6 +298,8 @@ class Writing:
     async def kill(self, view: View, kind: Kind, names: Sequence[str]) -> Outcome:
         """Invalidate by tags, a pattern or a whole scope: a sequence in the log, no scan, no set of keys."""
         notices = [Notice(kind, view.space.name, view.owner, name) for name in names]
+        if kind is Kind.CLEAR and view.owner is None:
+            self._core.slow_down(view.space.name)
         outcome = await self._kill(notices)
         view.space.meter.invalidations[kind.value] += len(names)
         self._tell(kind.value, names)
