@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from genesis_cache.coherence.fills import Token
+from genesis_cache.coherence.spreading import spread_name, spread_of
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, MapKey, View
 from genesis_cache.engine.delivery import Answers, Delivery, Lanes, queue
@@ -295,9 +296,13 @@ class Writing:
             if core.memory is not None and (entry := core.memory.get(view.space.number, key)) is not None:
                 core.memory.drop(entry, "explicit")
 
-    async def kill(self, view: View, kind: Kind, names: Sequence[str]) -> Outcome:
-        """Invalidate by tags, a pattern or a whole scope: a sequence in the log, no scan, no set of keys."""
-        notices = [Notice(kind, view.space.name, view.owner, name) for name in names]
+    async def kill(self, view: View, kind: Kind, names: Sequence[str], spread_s: float | None = None) -> Outcome:
+        """Invalidate by tags, a pattern or a whole scope: a sequence in the log, no scan, no set of keys.
+
+        ``spread_s``, for tags: not at once, but by then.
+        """
+        told = names if spread_s is None else [spread_name(name, spread_s) for name in names]
+        notices = [Notice(kind, view.space.name, view.owner, name) for name in told]
         if kind is Kind.CLEAR and view.owner is None:
             self._core.slow_down(view.space.name)
         outcome = await self._kill(notices)
@@ -310,21 +315,22 @@ class Writing:
         authority = self._core.authority
         if authority is None:
             for notice in notices:
-                self._core.floors.apply(msgspec.structs.replace(notice, seq=self._core.floors.seq + 1))
+                self._core.take_in(msgspec.structs.replace(notice, seq=self._core.floors.seq + 1))
             return DONE
         kills = [Kill(notice) for notice in notices]
         receipts = None if authority.owed else authority.tier.commit_now(kills)
         if receipts is None:
             receipts = await self._kill_slowly(authority, kills)
         for notice, receipt in zip(notices, receipts or (), strict=False):
-            self._core.floors.apply(msgspec.structs.replace(notice, seq=receipt.seq))
+            self._core.take_in(msgspec.structs.replace(notice, seq=receipt.seq))
         return DONE if receipts is not None else Outcome((authority.tier.kind,))
 
     async def _kill_slowly(self, authority: Lane, kills: Sequence[Kill]) -> list[Receipt] | None:
         """Local first: nothing older is served here while the log is being told, nor where it cannot be told."""
         self.position()
         for kill in kills:
-            self._core.floors.foresee(kill.notice)
+            if spread_of(kill.notice) is None:
+                self._core.floors.foresee(kill.notice)
         order: asyncio.Task[Any] = self._background.spawn(self._order(authority, kills))
         receipts: list[Receipt] | None = await asyncio.shield(order)  # who leaves takes nothing back
         return receipts
@@ -340,7 +346,7 @@ class Writing:
                 if receipts is None:
                     floors.overrule(kill.notice)
                 else:
-                    floors.apply(msgspec.structs.replace(kill.notice, seq=receipts[n].seq))
+                    self._core.take_in(msgspec.structs.replace(kill.notice, seq=receipts[n].seq))
         return receipts
 
     async def tell(self, notice: Notice) -> Outcome:
