@@ -66,7 +66,7 @@ class Routes:
         self._cache = cache
         self._token = token
         self._workers = workers
-        self.feed = Feed(cache)
+        self.feed = Feed(cache, is_controlled=token.secret is not None)
         self.router = APIRouter(tags=["cache"], lifespan=self._lifespan)
         self._add_figures()
         self._add_keys()
@@ -117,7 +117,11 @@ class Routes:
             },
         )
         async def events() -> StreamingResponse:
-            """Server-sent events named `analytics`: the figures with `efficiency` and `health`, as JSON."""
+            """Server-sent events, JSON: `analytics` (figures, `efficiency`, `health`, `process`), then `points`.
+
+            The first `points` has every second of the last quarter of an hour, the later ones what is new: a list for
+            each figure, of rates by the second, milliseconds, and bytes.
+            """
             self.feed.admit()
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
             return StreamingResponse(self.feed.events(), media_type="text/event-stream", headers=headers)
