@@ -10,6 +10,7 @@ export function number(value, digits = 0) {
 
 // Three digits that matter, with k, M, G from a thousand on.
 export function short(value) {
+  if (value === null || value === undefined) return "–";
   const units = ["", "k", "M", "G", "T"];
   let unit = 0;
   while (Math.abs(value) >= 999.5 && unit < units.length - 1) { value /= 1000; unit += 1; }

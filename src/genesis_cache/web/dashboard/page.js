@@ -17,7 +17,7 @@ import { t, translatePage } from "./words.js";
 
 const points = new Points();
 const outcomes = new Chart("outcomes", { kind: "stacked", shown: short, empty: "nothingYet" });
-const latency = new Chart("latency", { kind: "lines", shown: (value) => (value === null ? "–" : wait(value)), empty: "nothingTimed", isLog: true });
+const latency = new Chart("latency", { kind: "lines", shown: wait, empty: "nothingTimed", isLog: true });
 const evictions = new Chart("evictions", { kind: "lines", shown: short, empty: "nothingEvicted", title: "evictions" });
 const dark = matchMedia("(prefers-color-scheme: dark)");
 let figures = null;
