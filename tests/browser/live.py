@@ -27,7 +27,8 @@ async def main(port: int, token: str, *urls: str) -> None:
             await cache.set(f"product:{number}", lamp, tags=["catalog", f"product:{number}"], **kept)
         await cache.owned_by("user:7").set("cart", ["lamp"], **kept)
         await cache.namespace("old").set("report", "of last week", **kept)
-        server = uvicorn.Server(uvicorn.Config(app(cache, token or None), port=port, log_level="warning"))
+        whole = app(cache, token or None)
+        server = uvicorn.Server(uvicorn.Config(whole, port=port, log_level="warning"))
         serving = asyncio.create_task(server.serve())
         while not server.started:  # noqa: ASYNC110  # uvicorn tells it in no other way
             await asyncio.sleep(0.01)
@@ -35,6 +36,7 @@ async def main(port: int, token: str, *urls: str) -> None:
         sys.stdout.flush()
         visitors = [asyncio.create_task(visitor(cache, random.Random(number))) for number in range(VISITORS)]
         await asyncio.to_thread(sys.stdin.read)
+        whole.state.genesis_cache_feed.stop()
         server.should_exit = True
         for task in visitors:
             task.cancel()

@@ -116,15 +116,17 @@ class Routes:
                 503: {"model": models.Detail, "description": "Too many clients watch already."},
             },
         )
-        async def events() -> StreamingResponse:
-            """Server-sent events, JSON: `analytics` (figures, `efficiency`, `health`, `process`), then `points`.
+        async def events(request: Request) -> StreamingResponse:
+            """Server-sent events: `analytics` (the figures, `efficiency`, `health`, `process`) and `points`, as JSON.
 
-            The first `points` has every second of the last quarter of an hour, the later ones what is new: a list for
-            each figure, of rates by the second, milliseconds, and bytes.
+            `points` has a list for each figure: rates by the second, milliseconds, bytes. At first it is called
+            `history` and has every second of the last quarter of an hour; later it has what is new. The stream ends
+            after a quarter of a minute, and goes on where it was for a client that sends `Last-Event-ID`.
             """
             self.feed.admit()
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            return StreamingResponse(self.feed.events(), media_type="text/event-stream", headers=headers)
+            stream = self.feed.events(request.headers.get("last-event-id", ""))
+            return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     def _add_keys(self) -> None:
         @self.router.get(

@@ -2,7 +2,7 @@
 
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15000;
-const SILENCE_MS = 6000; // after which a stream that seems open is taken for dead
+const SILENCE_MS = 4000; // after which a stream that seems open is taken for dead
 
 export class Feed {
   constructor(url, heard) {
@@ -21,7 +21,6 @@ export class Feed {
     this.#shut();
     this.isPaused = false;
     this.openedAt = Date.now();
-    let isFirst = true;
     const source = new EventSource(this.url);
     this.source = source;
     source.addEventListener("analytics", (event) => {
@@ -29,15 +28,12 @@ export class Feed {
       this.heardAt = Date.now();
       this.heard.figures(JSON.parse(event.data));
     });
-    source.addEventListener("points", (event) => {
-      this.heard.points(JSON.parse(event.data), isFirst);
-      isFirst = false;
-    });
-    source.addEventListener("open", () => { isFirst = true; });
+    source.addEventListener("history", (event) => this.heard.points(JSON.parse(event.data), true));
+    source.addEventListener("points", (event) => this.heard.points(JSON.parse(event.data), false));
     source.addEventListener("error", () => {
-      if (source !== this.source) return;
-      this.heard.lost();
-      if (source.readyState === EventSource.CLOSED) this.#later(); // it was refused: the browser does not try again
+      if (source !== this.source || source.readyState !== EventSource.CLOSED) return; // the browser comes back by itself
+      this.heard.lost(); // it was refused, and the browser does not try again
+      this.#later();
     });
   }
 

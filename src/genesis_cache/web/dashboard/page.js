@@ -72,8 +72,8 @@ const feed = new Feed("events", {
     heardAt = Date.now();
     isLost = false;
   },
-  points(columns, isFirst) {
-    if (isFirst) points.clear();
+  points(columns, isWhole) {
+    if (isWhole) points.clear();
     points.add(columns);
     show();
     if (state.get("paused")) feed.pause(); // opened paused: it shows how things were then
