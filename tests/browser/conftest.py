@@ -157,9 +157,12 @@ def tab(chromium: Any) -> Iterator[Callable[..., Tab]]:
 @pytest.fixture
 def picture(tmp_path: Path) -> Callable[..., None]:
     """Keeps a screenshot: in the folder that DASHBOARD_PICTURES names, which is how those of the guide are made."""
-    folder = Path(os.environ.get("DASHBOARD_PICTURES") or tmp_path)
+    wanted = os.environ.get("DASHBOARD_PICTURES")
+    folder = Path(wanted or tmp_path)
 
-    def take(page: Any, name: str, **options: Any) -> None:
+    def take(page: Any, name: str, after_s: float = 0.0, **options: Any) -> None:
+        if wanted:
+            page.wait_for_timeout(after_s * 1000)  # the guide shows charts that are full
         page.evaluate("scrollTo(0, 0)")
         (folder / f"dashboard-{name}.png").write_bytes(page.screenshot(**options))
 

@@ -1,7 +1,6 @@
 """The dashboard in a real Chromium, over real servers with live traffic: what an operator sees and does."""
 
 import json
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -47,12 +46,10 @@ def test_charts_draw_live_figures(shop: Process, tab: NewTab, picture: Picture) 
     page.wait_for_function("() => parseFloat(document.querySelector('#tile-hitRatio .value').innerText) > 20")
     tells(page, "#spaces", "shop")
     assert page.get_attribute("#outcomes .plot", "aria-label").startswith("L1 memory")
-    if os.environ.get("DASHBOARD_PICTURES"):
-        page.wait_for_timeout(55_000)  # the guide shows a full minute
-    picture(page, "light", full_page=True)
+    picture(page, "light", after_s=55)
     page.select_option("#theme", "dark")
-    page.wait_for_timeout(1_200)
-    picture(page, "dark")
+    page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
+    picture(page, "dark", after_s=2, full_page=True)
 
 
 def test_a_key_is_found_forgotten_and_its_row_disappears(shop: Process, tab: NewTab, picture: Picture) -> None:
@@ -160,19 +157,19 @@ def test_a_cache_that_nobody_uses_says_so(served: Any, tab: NewTab, picture: Pic
     assert page.inner_text("#tile-hitRatio .value") == "\N{EN DASH}"
     tells(page, "#control-off", "CACHE_CONTROL_TOKEN")
     assert page.locator("#control-forms").is_hidden()
-    page.wait_for_timeout(1_500)
-    picture(page, "empty")
+    picture(page, "empty", after_s=2)
 
 
 def test_a_tier_that_dies_is_seen_at_once(own_redis: RedisServer, live: Live, tab: NewTab, picture: Picture) -> None:
     """An alert, the tier's row and the title's pill say which one and why; when it is back they say that too."""
     page = tab().open(live("memory://", own_redis.url).page + "?window=60&theme=light")
     tells(page, "#state", "All well")
+    picture(page, "three-tiers", after_s=25)
     own_redis.kill()
     tells(page, "#alerts", "l2 (redis) is out of use")
     tells(page, "#state", "1 critical")
     tells(page, "#tiers [data-level=critical]", "out of use")
-    picture(page, "degraded")
+    picture(page, "degraded", after_s=12)
     own_redis.start()
     tells(page, "#state", "All well")
     assert page.locator("#alerts").is_hidden()

@@ -8,14 +8,14 @@ export function number(value, digits = 0) {
   return value.toLocaleString(state.get("language"), { minimumFractionDigits: digits, maximumFractionDigits: digits });
 }
 
-// Three digits that matter, with k, M, G from a thousand on.
+// A count or a rate: as much of it as a person takes in, with k, M, G from a thousand on.
 export function short(value) {
   if (value === null || value === undefined) return "–";
   const units = ["", "k", "M", "G", "T"];
   let unit = 0;
   while (Math.abs(value) >= 999.5 && unit < units.length - 1) { value /= 1000; unit += 1; }
   const size = Math.abs(value);
-  const digits = unit === 0 && Number.isInteger(value) ? 0 : size >= 99.95 || value === 0 ? 0 : size >= 9.995 ? 1 : 2;
+  const digits = unit === 0 ? (Number.isInteger(value) || size >= 9.95 ? 0 : 1) : size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2;
   return number(value, digits) + units[unit];
 }
 

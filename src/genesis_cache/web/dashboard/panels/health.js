@@ -10,8 +10,10 @@ export function show(figures) {
     make("li", { class: "alert", "data-severity": severity }, make("b", {}, t(`alert_${name}`)), make("span", { lang: "en" }, message))));
   byId("alerts").hidden = alerts.length === 0;
   fill(byId("tiers"), Object.entries(figures.health.tiers).map(([layer, tier]) => tierRow(layer, tier, figures.layer_statistics[layer] ?? {})));
-  fill(byId("advice"), recommendations.length
-    ? recommendations.map(({ title, evidence, action }) => make("p", { lang: "en" }, make("b", {}, title), `: ${evidence}. `, make("span", {}, sentence(action))))
+  const down = Object.entries(figures.health.tiers).filter(([, tier]) => !tier.up).map(([layer]) => layer);
+  const told = recommendations.filter(({ title }) => !down.some((layer) => title.startsWith(`${layer} `))); // said above
+  fill(byId("advice"), told.length || down.length
+    ? told.map(({ title, evidence, action }) => make("p", { lang: "en" }, make("b", {}, title), `: ${evidence}. `, make("span", {}, sentence(action))))
     : [make("p", { class: "quiet" }, t("noAdvice"))]);
 }
 

@@ -38,7 +38,7 @@ export function show(figures, columns) {
   put("reads", short(lately.length ? sum(lately) / lately.length : 0), t("second"), t("readsNote", { count: short(whole.requests) }));
   put("avoided", short(whole.loads_avoided), "", t("avoidedNote", { count: short(whole.loads) }));
   put("saved", ...split(lapse(whole.seconds_saved)), t("savedNote"));
-  put("response", ...split(wait(whole.average_response_time_ms)), t("responseNote", { time: wait(whole.load_p50_ms || null) }));
+  put("response", ...split(wait(whole.average_response_time_ms)), whole.load_p50_ms ? t("responseNote", { time: wait(whole.load_p50_ms) }) : t("noLoad"));
   put("score", number(figures.efficiency.score), t("scoreOf"), t("scoreNote"));
   draw(tiles.hitRatio.line, ratios, 0, 1);
   draw(tiles.reads.line, reads, 0, Math.max(...reads, 1));
@@ -62,6 +62,7 @@ function split(text) {
 }
 
 function draw(line, values, low, high) {
+  line.parentNode.toggleAttribute("hidden", !values.some((value) => value));
   const width = Math.max(values.length - 1, 1);
   let path = "";
   let isOpen = false;
