@@ -18,6 +18,7 @@ from genesis_cache.insight.diagnosis import diagnose
 from genesis_cache.insight.health import health
 from genesis_cache.insight.measures import measures
 from genesis_cache.insight.optimizer import optimize
+from genesis_cache.insight.watch import Watch
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import InvalidKey
@@ -62,6 +63,7 @@ class Cache:
         clock = SystemClock() if clock is None else clock
         memory, far, near_position = build_tiers(settings, clock) if tiers is None else split_tiers(tiers)
         engine = Engine(settings, clock, memory, far, near_position)
+        Watch(engine)
         self._bind(engine, engine.view("", None, EntryOptions()))
 
     def _bind(self, engine: Engine, view: View) -> None:

@@ -25,6 +25,7 @@ from genesis_cache.model.keys import Address, Scope, address_of, scope_of
 from genesis_cache.model.meter import Latency, LayerMeter, SpaceMeter
 from genesis_cache.model.notice import Notice
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
+from genesis_cache.model.propagation import Propagation
 from genesis_cache.model.settings import TIERS, CacheSettings
 from genesis_cache.policies.freshness import let_expire
 from genesis_cache.tiers.base import Answer, Buffer, Change, Kill, Put, Remove, Tier
@@ -225,6 +226,9 @@ class Core:
         """Whether it is too long ago that this process was seen to hear of the others' changes."""
         self.is_deaf = False
         """The same, where nothing that was held may be used meanwhile."""
+        self.is_quiet = False
+        """Whether the log keeps back changes that it had taken; then this process counts as cut off."""
+        self.propagation = Propagation()
         self.opened = False
         self.closed = False
 
