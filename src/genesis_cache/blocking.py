@@ -6,7 +6,7 @@ threads, loops and plain code share one load per key and one set of tiers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from genesis_cache.model.missing import MISSING
@@ -73,6 +73,17 @@ class BlockingCache:
     def refresh(self, key: str, loader: Callable[..., Any], **options: Any) -> Any:
         """See `Cache.refresh`."""
         return self._portal.run(self._cache.refresh(key, loader, **options))
+
+    def stream(self, key: str, source: Callable[..., Any], **options: Any) -> Iterator[Any]:
+        """See `Cache.stream`; the source is async here too, and runs on the cache's own event loop."""
+        return self._iterate(self._cache.stream(key, source, **options))
+
+    def _iterate(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
+        try:
+            while (item := self._portal.run(_next(items))) is not MISSING:
+                yield item
+        finally:
+            self._portal.run(items.aclose())
 
     def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:
         """See `Cache.get_or_set_many`."""
@@ -159,3 +170,7 @@ class BlockingCache:
     def diagnose(self) -> list[Finding]:
         """See `Cache.diagnose`."""
         return self._portal.run(self._cache.diagnose())
+
+
+async def _next(items: AsyncGenerator[Any, None]) -> Any:
+    return await anext(items, MISSING)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from genesis_cache import decorate
@@ -18,6 +18,7 @@ from genesis_cache.insight.diagnosis import diagnose
 from genesis_cache.insight.health import health
 from genesis_cache.insight.measures import measures
 from genesis_cache.insight.optimizer import optimize
+from genesis_cache.insight.watch import Watch
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.errors import InvalidKey
@@ -62,6 +63,7 @@ class Cache:
         clock = SystemClock() if clock is None else clock
         memory, far, near_position = build_tiers(settings, clock) if tiers is None else split_tiers(tiers)
         engine = Engine(settings, clock, memory, far, near_position)
+        Watch(engine)
         self._bind(engine, engine.view("", None, EntryOptions()))
 
     def _bind(self, engine: Engine, view: View) -> None:
@@ -163,6 +165,17 @@ class Cache:
         """Load now, whatever is held, store the value and return it; joins a load of the key that is under way."""
         plan, cache = self._plan(options)
         return await self._reading.refresh(cache._view, _text(key), load_of(loader), plan)  # noqa: SLF001  # a view of the same cache
+
+    def stream(self, key: str, source: Callable[..., Any], **options: Any) -> AsyncGenerator[Any, None]:
+        """The items of a stream, as they come: one run of ``source`` for all who iterate at the same time.
+
+        ``source`` is an async generator function, or any function of no argument or of a `LoadContext` that gives an
+        async iterator, awaited or not. Everyone reads from the start, at a pace of their own. What ended well is stored
+        as a tuple of its items and replayed from then on; what raised, or was invalidated meanwhile, is not. The
+        timeouts are those to the first item. See `genesis_cache.engine.streams` for the bound on what is kept.
+        """
+        plan, cache = self._plan(options)
+        return self._engine.streams.items(cache._view, _text(key), load_of(source), plan)  # noqa: SLF001  # a view of the same cache
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
 from genesis_cache.engine.failing import patience
-from genesis_cache.engine.flight import Flight, Lost, Outcome
+from genesis_cache.engine.flight import Flight, Lost, Outcome, left_of
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.loading import Load, LoadContext, Loaded
@@ -68,7 +68,7 @@ class Bulk:
                     if isinstance(answer, Late):
                         self._reading.late_replies.wait_for(view, lane, address, answer, token)
                         answer = None  # noqa: PLW2901  # the reader goes on without it
-                    record = self._reading.accept(view, lane, answer, address)
+                    record, _ = await self._reading.carrying.accepted(view, lane, answer, address)
                     if record is not None and remaining(record, core.clock.wall()) > 0:
                         found[address.key] = own_value(self._reading.promoted(view, record, token, lane)[0])
                     else:
@@ -85,13 +85,15 @@ class Bulk:
             self._refresh_ahead(view, found, load, plan)
         stale = self._stale(view, [key for key in keys if key not in found])
         found |= self._served_at_once(view, stale, load, plan)
+        began = 0.0
         while missing := [key for key in dict.fromkeys(keys) if key not in found]:
             joined = self._reading.position()
             flights = self._join_or_lead(view, missing, load, plan)
-            lost = False
+            lost, began = False, began or asyncio.get_running_loop().time()
             for key, flight in flights.items():
                 old = stale.get(key)
-                outcome = await self._reading.leading.wait(view, flight, patience(plan, old))
+                patience_s = left_of(patience(plan, old), began)
+                outcome = await self._reading.leading.wait(view, flight, patience_s)
                 if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, flight, outcome, joined):
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:

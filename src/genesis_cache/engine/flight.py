@@ -8,7 +8,9 @@ import asyncio
 from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
+from typing import Any
 
+from genesis_cache.engine.feed import Feed
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.keys import Address
 
@@ -28,8 +30,8 @@ class Flight:
     """One load under way. ``since`` is the log's sequence read before it began, ``generation`` that of the floors."""
 
     __slots__ = (
-        "_waiters", "abandoned", "address", "generation", "mates", "outcome", "outrun", "placed", "queued", "since",
-        "started", "task", "trace",
+        "_waiters", "abandoned", "address", "feed", "generation", "mates", "outcome", "outrun", "placed", "queued",
+        "since", "started", "task", "trace",
     )  # fmt: skip
 
     def __init__(self, since: int, started: float, generation: int = 0) -> None:
@@ -50,12 +52,14 @@ class Flight:
         """All flights that one loader of many keys serves; the first stands for it where places are counted."""
         self.trace: TracebackType | None = None
         """The traceback of the loader's error, which every raising of it begins with again."""
+        self.feed: Feed | None = None
+        """What a streaming load has brought so far."""
         self._waiters: dict[asyncio.Future[Outcome], asyncio.AbstractEventLoop] = {}
 
     @property
     def waiting(self) -> int:
-        """How many callers wait."""
-        return len(self._waiters)
+        """How many callers wait for it or read what it brings."""
+        return len(self._waiters) + (0 if self.feed is None else self.feed.readers)
 
     @property
     def orphaned(self) -> bool:
@@ -77,6 +81,30 @@ class Flight:
             if timer is not None:
                 timer.cancel()
             self._waiters.pop(future, None)
+
+    async def wait_for_item(self, number: int, patience_s: float | None = None) -> Outcome | Feed:
+        """Of a streaming load, the feed as soon as the item of this number, from 0, has come; else as `wait`."""
+        feed = self.feed
+        if feed is None:
+            return await self.wait(patience_s)
+        if feed.count > number:
+            return feed
+        if self.outcome is not None:
+            return self.outcome
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiters[future] = loop
+        timer = None if patience_s is None else loop.call_later(patience_s, _settle, future, Lost.WAIT)
+        feed.listen(future, loop, number)
+        self._settle_late(future)
+        try:
+            outcome: Outcome | Feed = await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._waiters.pop(future, None)
+            feed.ignore(future)
+        return outcome
 
     def _settle_late(self, future: asyncio.Future[Outcome]) -> None:
         """The flight may have landed on another thread after `wait` looked and before it was among those who wait."""
@@ -100,3 +128,8 @@ class Flight:
 def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
     if not future.done():
         future.set_result(outcome)
+
+
+def left_of(patience_s: float | None, began: float) -> float | None:
+    """What is left of a caller's patience, which began at this time of the running event loop."""
+    return None if patience_s is None else max(0.0, patience_s - (asyncio.get_running_loop().time() - began))

@@ -88,7 +88,7 @@ class Hearing:
         """
         core = self._core
         proven_until = NEVER if heard_at is None else heard_at + core.settings.cache_max_staleness
-        core.is_cut_off = now >= proven_until
+        core.is_cut_off = core.is_quiet or now >= proven_until
         core.is_deaf = core.is_cut_off and core.settings.cache_on_partition is OnPartition.BYPASS
         return FOREVER if core.is_cut_off else proven_until
 

@@ -6,7 +6,8 @@ A load runs in a task of its own. Its callers come and go; it ends by its own de
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -14,6 +15,7 @@ from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, MapKey, View
 from genesis_cache.engine.entries import age
 from genesis_cache.engine.failing import Failing
+from genesis_cache.engine.feed import Feed
 from genesis_cache.engine.flight import Flight, Lost
 from genesis_cache.engine.loading import Load, Loaded, Loader
 from genesis_cache.engine.storing import Storing
@@ -32,6 +34,8 @@ LOADER_THREADS = 4096  # at most; how many loads run at once is for the namespac
 
 _LOADING: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar("genesis_cache_loading", default=())
 """The loads that the running code is part of, outermost first."""
+
+_W = TypeVar("_W", bound=object)
 
 Further = Callable[..., Awaitable[tuple[Entry | None, Verdict]]]
 """As `Reading.further`."""
@@ -74,6 +78,8 @@ class Leading:
         core = self._core
         flight = Flight(self._position(), core.clock.now(), core.floors.generation)
         flight.address = job.address
+        if job.load.is_stream:
+            flight.feed = Feed(flight)
         leading = job.view.space.flights.setdefault(job.key, flight)
         if leading is flight:
             if job.background:
@@ -149,6 +155,8 @@ class Leading:
         outer = _LOADING.get()
         if all(flight.outcome is not None for flight in outer):
             await self._place(view, flight)
+        if flight.feed is not None:
+            load = msgspec.structs.replace(load, call=partial(load.call, flight.feed))
         within = _LOADING.set((*outer, *(flight.mates or (flight,))))
         try:
             return await self._storing.load(self._loader, view, load, stale, answers)
@@ -216,19 +224,60 @@ class Leading:
             del self._leased[address.digest]
             authority.tier.release(address)
 
+    def joinable(self, view: View, key: str, load: Load, plan: Plan) -> Flight | None:
+        """The load of a key under way, if it can still bring what this caller may have; else the key is free."""
+        flight = view.space.flights.get(view.map_key(key))
+        if flight is None:
+            return None
+        is_killed = load.is_stream and self._is_killed(view, key, flight, plan)
+        if not (is_killed or flight.orphaned or self._is_too_old(flight)):
+            return flight
+        view.space.flights.pop(view.map_key(key), None)
+        return None
+
+    def _is_too_old(self, flight: Flight) -> bool:
+        """Whether its load began so long ago that what this process cannot hear may have changed the value since."""
+        core = self._core
+        return core.is_deaf and core.clock.now() - flight.started > core.settings.cache_max_staleness
+
+    def _is_killed(self, view: View, key: str, flight: Flight, plan: Plan) -> bool:
+        """Whether what a load brings was invalidated meanwhile: who wants its items as they come must not join it."""
+        self._position()
+        floors = self._core.floors
+        is_dead = floors.killer(view.reach, key, plan.tags, flight.since)
+        return flight.generation != floors.generation or bool(is_dead)
+
     async def wait(self, view: View, flight: Flight, patience_s: float | None) -> BaseException | Entry | Lost:
         """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed."""
-        if flight.outcome is None and flight in _LOADING.get():
-            msg = "a loader asked for the very key that it is loading: it would wait for itself"
-            raise CacheError(msg)
+        _refuse_own(flight)
+        return await self._noticed(view, flight, flight.wait(patience_s))
+
+    async def join(
+        self, view: View, flight: Flight, patience_s: float | None, load: Load
+    ) -> BaseException | Entry | Lost | Feed:
+        """As `wait`; who would load a stream gets the feed, with its first item, and has to `leave` it."""
+        if not load.is_stream:
+            return await self.wait(view, flight, patience_s)
+        _refuse_own(flight)
+        outcome = await self._noticed(view, flight, flight.wait_for_item(0, patience_s))
+        if isinstance(outcome, Feed):
+            outcome.enter()
+        return outcome
+
+    async def _noticed(self, view: View, flight: Flight, waiting: Coroutine[Any, Any, _W]) -> _W:
         try:
-            outcome = await flight.wait(patience_s)
+            outcome = await waiting
         except asyncio.CancelledError:
             self._left(view, flight)
             raise
         if outcome is Lost.WAIT:
             self._left(view, flight)
         return outcome
+
+    def leave(self, view: View, feed: Feed) -> None:
+        """A reader that has joined reads no more."""
+        feed.leave()
+        self._left(view, feed.flight)
 
     def _left(self, view: View, flight: Flight) -> None:
         """The last caller of a load may be gone: it goes on, but gives its place to others, if not too many do."""
@@ -265,6 +314,12 @@ class Leading:
         self._loader.forget()
         self._leased.clear()
         self._core.loads_abandoned = 0
+
+
+def _refuse_own(flight: Flight) -> None:
+    if flight.outcome is None and flight in _LOADING.get():
+        msg = "a loader asked for the very key that it is loading: it would wait for itself"
+        raise CacheError(msg)
 
 
 def ended_by(error: asyncio.CancelledError) -> asyncio.CancelledError | Lost:

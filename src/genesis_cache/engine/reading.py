@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
+from genesis_cache.engine.carrying import Carrying
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.failing import Failing, patience
-from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.feed import Feed
+from genesis_cache.engine.flight import Flight, Lost, left_of
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.late import LateReplies
 from genesis_cache.engine.leading import Job, Leading
@@ -25,6 +27,7 @@ from genesis_cache.engine.storing import Storing
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.keys import Address
+from genesis_cache.model.missing import MISSING
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
@@ -56,6 +59,7 @@ class Reading:
         self.leading = Leading(core, Storing(core, writing), self.failing, background, self.further)
         self.renewing = Renewing(core, self.leading, self.failing)
         self.position = writing.position
+        self.carrying = Carrying(core, self.accept)
         self.late_replies = LateReplies(core, background, self.accept, writing.promote)
         first = core.lanes[0] if core.lanes else None
         self._server = first if first is not None and first.tier.keeps_budget else None
@@ -263,7 +267,7 @@ class Reading:
                 since, started = lane.seq(), time.perf_counter()
                 answer = await self._answer(view, lane, address, asked, token)
                 asked = None
-                record = self.accept(view, lane, answer, address, sensitive=sensitive)
+                record, answer = await self.carrying.accepted(view, lane, answer, address, sensitive=sensitive)
                 lane.meter.latency.add(time.perf_counter() - started)
                 if record is not None and answer is not None and remaining(record, core.clock.wall()) > 0:
                     if above:
@@ -317,7 +321,7 @@ class Reading:
         if record is None or (must_be_sealed and not record.sensitive):
             lane.meter.errors += 1
             return None
-        if record.epoch != core.log_epoch or record.seq < lane.floor or (core.debtors and core.is_owed(address)):
+        if record.epoch != core.log_epoch or record.seq < lane.floor or core.is_owed(view.reach, record):
             return None
         if core.is_cut_off and (core.is_deaf or record.sensitive):
             return None
@@ -328,9 +332,13 @@ class Reading:
     # -- get_or_set --------------------------------------------------------------------------------------------------
 
     async def get_or_set(self, view: View, key: str, load: Load, plan: Plan) -> object:
-        """The value, loaded at most once however many callers want it at this moment."""
+        """The value, loaded at most once however many callers want it at this moment.
+
+        Of a streaming load that is under way, its feed, as soon as the first item has come; the caller leaves it.
+        """
         if not self._core.opened:
             await self.open()
+        began = 0.0
         while True:
             entry, verdict = self._near_by_plan(view, key, load, plan)
             if verdict is Verdict.FRESH and entry is not None:
@@ -344,11 +352,12 @@ class Reading:
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
-            outcome = await self.leading.wait(view, flight, patience(plan, stale))
+            began = began or asyncio.get_running_loop().time()
+            outcome = await self.leading.join(view, flight, left_of(patience(plan, stale), began), load)
             self._core.latency.add(time.perf_counter() - started)
-            if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, flight, outcome, joined):
-                    return own_value(outcome)
+            if isinstance(outcome, Entry | Feed):
+                if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
+                    return found
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.failing.fall_back(view, key, flight, outcome, stale, plan)
 
@@ -391,17 +400,17 @@ class Reading:
         """Load now, whatever is held, store it and return it; joins a load that is under way."""
         if not self._core.opened:
             await self.open()
+        began = asyncio.get_running_loop().time()
         while True:
-            entry, _ = self.near(view, key)
             joined = self.position()
-            flight = view.space.flights.get(view.map_key(key))
+            flight = self.leading.joinable(view, key, load, plan)
             if flight is None:
-                address = view.address(key)
-                flight = self.leading.lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
-            outcome = await self.leading.wait(view, flight, plan.hard_timeout)
-            if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, flight, outcome, joined):
-                    return own_value(outcome)
+                job = Job(view, view.map_key(key), view.address(key), load, plan, self.near(view, key)[0], force=True)
+                flight = self.leading.lead(job)
+            outcome = await self.leading.join(view, flight, left_of(plan.hard_timeout, began), load)
+            if isinstance(outcome, Entry | Feed):
+                if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
+                    return found
             elif outcome not in (Lost.TASK, Lost.NOTHING):
                 return self.failing.fall_back(view, key, flight, outcome, None, plan)
 
@@ -433,24 +442,23 @@ class Reading:
 
     # -- 4. join or lead the flight ----------------------------------------------------------------------------------
 
-    def _is_too_old(self, flight: Flight) -> bool:
-        """Whether its load began so long ago that what this process cannot hear may have changed the value since."""
-        core = self._core
-        return core.is_deaf and core.clock.now() - flight.started > core.settings.cache_max_staleness
-
     def _join_or_lead(self, view: View, key: str, load: Load, plan: Plan, stale: Entry | None) -> Flight:
-        map_key = view.map_key(key)
-        flight = view.space.flights.get(map_key)
-        if flight is not None and not flight.orphaned and not self._is_too_old(flight):
+        flight = self.leading.joinable(view, key, load, plan)
+        if flight is not None:
             view.space.meter.coalesced += 1
             return flight
-        view.space.flights.pop(map_key, None)
         self.missed(view, key)
         if (known := self.failing.known(view, key)) is not None:
             return known
-        return self.leading.lead(Job(view, map_key, view.address(key), load, plan, stale))
+        return self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, stale))
 
     # -- 6. whether what the load brought is good enough for this caller ---------------------------------------------
+
+    def _brought(self, view: View, key: str, flight: Flight, outcome: Entry | Feed, joined: int) -> object:
+        """The value of a load, or the feed of a stream; MISSING where it was invalidated meanwhile."""
+        if isinstance(outcome, Feed):
+            return outcome
+        return MISSING if self.killed_since(view, key, flight, outcome, joined) else own_value(outcome)
 
     def killed_since(self, view: View, key: str, flight: Flight, entry: Entry, joined: int) -> bool:
         """Whether the value may have been invalidated after its load began and before this caller asked for it."""
