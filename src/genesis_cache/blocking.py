@@ -109,9 +109,9 @@ class BlockingCache:
         """See `Cache.touch`."""
         return self._portal.run(self._cache.touch(key, ttl))
 
-    def delete_by_tag(self, *tags: str) -> Outcome:
+    def delete_by_tag(self, *tags: str, spread: Any = None) -> Outcome:
         """See `Cache.delete_by_tag`."""
-        return self._portal.run(self._cache.delete_by_tag(*tags))
+        return self._portal.run(self._cache.delete_by_tag(*tags, spread=spread))
 
     def delete_by_pattern(self, pattern: str) -> Outcome:
         """See `Cache.delete_by_pattern`."""

@@ -94,7 +94,7 @@ class Engine:
                 if not self.core.opened:
                     self.hearing.listen()
                     self.core.opened = True
-        self.background.stay_awake()
+        self.hearing.keeper()
 
     async def close(self) -> None:
         """Finish what is under way, write what is queued, let go of everything. Every later call raises CacheClosed."""

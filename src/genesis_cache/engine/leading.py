@@ -192,7 +192,7 @@ class Leading:
         if job.force:
             return None
         entry, verdict = await self._further(job.view, job.address, sensitive=job.plan.sensitive)
-        if entry is None or verdict is not Verdict.FRESH:
+        if entry is None or verdict is not Verdict.FRESH or core.is_reached(job.view, entry):
             return None
         value_age = age(entry, core.clock.now())
         is_young = job.younger_than_s is None or (value_age is not None and value_age < job.younger_than_s)

@@ -4,7 +4,7 @@ from collections import Counter
 
 SAMPLE_EVERY = 1024  # hits in memory of which one is timed
 
-_BUCKETS = 64  # powers of two of a nanosecond: up to 584 years
+BUCKETS = 64  # powers of two of a nanosecond: up to 584 years
 
 
 class Latency:
@@ -13,13 +13,13 @@ class Latency:
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * _BUCKETS
+        self.counts = [0] * BUCKETS
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
         nanoseconds = int(seconds * 1e9)
-        self.counts[min(max(nanoseconds, 0).bit_length(), _BUCKETS - 1)] += 1
+        self.counts[min(max(nanoseconds, 0).bit_length(), BUCKETS - 1)] += 1
         self.total_s += seconds
 
     @property
