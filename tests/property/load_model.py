@@ -562,6 +562,7 @@ def run(operations: int, seed: int) -> Book:
     players = Players(seed, clock)
     complaints: list[str] = []
     leaping.run(clock, players.play(operations), complaints)
+    players.cache._engine.reading.leading.close()  # a fault may have begun a thread on a closed cache
     gc.collect()
     players.book.faults += complaints
     return players.book

@@ -1,5 +1,6 @@
 """Loads under failing origins: a small dose of the model's runs, and proof that the model sees what it should."""
 
+from collections.abc import Callable
 from typing import Any
 
 import load_model
@@ -32,8 +33,8 @@ def _displaced(_: Leading, view: Any, key: str, *__: object) -> None:
     view.space.flights.pop(view.map_key(key), None)
 
 
-async def _undrained(_: Background) -> None:
-    return None
+async def _undrained(_: Background, then: Callable[[], None]) -> None:
+    then()
 
 
 def _first_only(self: flight.Flight, outcome: Any) -> None:
