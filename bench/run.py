@@ -14,7 +14,8 @@ from bench.report import Section, page
 
 HERE = Path(__file__).parent
 SECTIONS = (
-    "near", "disk", "redis", "postgres", "frozen", "tags", "stampede", "loop", "imports", "ratios", "footprint",
+    "near", "disk", "redis", "postgres", "frozen", "tags", "stampede", "invalidation", "loop", "imports", "ratios",
+    "footprint",
 )  # fmt: skip
 MODULES = {"redis": "far_redis", "postgres": "far_postgres"}  # the others are called as their section
 

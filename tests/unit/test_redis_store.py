@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.settings import CacheSettings
 from genesis_cache.testing.clock import FakeClock
-from genesis_cache.testing.server_process import free_port
+from genesis_cache.testing.proxy import Proxy
 from genesis_cache.testing.servers import RedisSentinel, RedisServer
 from genesis_cache.testing.store_words import MB, address, kill, put
 from genesis_cache.tiers.base import Kind, Remove
@@ -525,27 +525,23 @@ async def test_a_unix_socket(start_redis: Opener, opened: Opener, tmp_path: Path
 async def test_tls_is_verified(start_redis: Opener, opened: Opener, tmp_path: Path) -> None:
     """A certificate that is not trusted is refused with a sentence; one of a named authority is taken."""
     certificate, key = _certificate(tmp_path)
-    server = start_redis("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
-    port = free_port()
-    server.ask("CONFIG", "SET", "tls-port", port)
-    with pytest.raises(Outage, match="not trusted"):
-        await opened(f"rediss://127.0.0.1:{port}")
-    store = await opened(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}")
-    epoch = (await store.join(None)).position.epoch
-    await store.commit([put("a", bytes(300_000))], epoch)
-    assert bytes(await store.get(address("a"))) == bytes(300_000)
+    with Proxy(start_redis().port, certificate=(certificate, key)) as tls:
+        with pytest.raises(Outage, match="not trusted"):
+            await opened(f"rediss://127.0.0.1:{tls.port}")
+        store = await opened(f"rediss://127.0.0.1:{tls.port}?ssl_ca_certs={certificate}")
+        epoch = (await store.join(None)).position.epoch
+        await store.commit([put("a", bytes(300_000))], epoch)
+        assert bytes(await store.get(address("a"))) == bytes(300_000)
 
 
 def test_tls_may_be_forgotten_after_its_loop_has_ended(start_redis: Opener, tmp_path: Path) -> None:
     """A loop that ends without a close leaves connections that are dropped without a warning, encrypted ones too."""
     certificate, key = _certificate(tmp_path)
-    server = start_redis("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
-    port = free_port()
-    server.ask("CONFIG", "SET", "tls-port", port)
-    settings = CacheSettings(redis_url=f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}")
-    store = redis_store(settings, MB, SystemClock())()
-    asyncio.run(store.open())
-    store.forget()
+    with Proxy(start_redis().port, certificate=(certificate, key)) as tls:
+        settings = CacheSettings(redis_url=f"rediss://127.0.0.1:{tls.port}?ssl_ca_certs={certificate}")
+        store = redis_store(settings, MB, SystemClock())()
+        asyncio.run(store.open())
+        store.forget()
 
 
 async def test_after_a_failover_the_new_primary_has_a_new_log(own_sentinel: RedisSentinel, opened: Opener) -> None:
@@ -559,6 +555,29 @@ async def test_after_a_failover_the_new_primary_has_a_new_log(own_sentinel: Redi
     assert joined.position.epoch != known.epoch
     assert (await store.commit([put("a", b"2")], joined.position.epoch)).receipts[0].seq > known.seq
     assert bytes(await store.get(address("a"))) == b"2"
+
+
+async def test_a_primary_that_was_given_up_proves_nothing_though_it_lives(
+    own_sentinel: RedisSentinel, opened: Opener
+) -> None:
+    """Whoever is still connected to it does not take its silence for news that there is none."""
+    store = await opened(own_sentinel.url)
+    known = (await store.join(None)).position
+    assert await store.follow(known, 0.2) == []
+    own_sentinel.sentinel.ask("SENTINEL", "FAILOVER", RedisSentinel.NAME)
+    while _primary_of(own_sentinel) != own_sentinel.replica.port:  # noqa: ASYNC110  # a Sentinel tells by being asked
+        await asyncio.sleep(0.02)
+    with pytest.raises(Outage, match="no longer the primary"):
+        await store.follow(known, 0.5)
+    joined = await comes_back(lambda: store.join(known))
+    assert joined.position.epoch != known.epoch
+
+
+def _primary_of(group: RedisSentinel) -> int:
+    place = group.sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", RedisSentinel.NAME)
+    assert isinstance(place, list)
+    assert isinstance(place[1], bytes)
+    return int(place[1])
 
 
 async def test_sentinels_that_know_no_primary_are_told(own_sentinel: RedisSentinel, opened: Opener) -> None:

@@ -45,6 +45,11 @@ CONTRACT = {
     "cache_invalidation_lag_seconds": set(),
     "cache_tier_up": {"layer"},
     "cache_circuit_state": {"layer"},
+    # beyond the contract: the live proof of coherence
+    "cache_propagation_seconds_bucket": {"le"},
+    "cache_canaries_total": {"result"},
+    "cache_behind_total": {"after"},
+    "cache_inconsistent_total": {"after"},
 }
 
 
@@ -140,7 +145,7 @@ async def test_the_format_is_what_the_scraper_asks_for(site: Site) -> None:
     """Prometheus text by default, OpenMetrics where it is accepted; both as their parsers read them."""
     plain = await site.get("/metrics")
     assert plain.headers["content-type"].startswith("text/plain; version=")
-    assert len(list(parse_text(plain.text))) == 15
+    assert len(list(parse_text(plain.text))) == len(CONTRACT)
     opened = await site.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert opened.headers["content-type"].startswith("application/openmetrics-text")
     assert {family.name for family in parse_openmetrics(opened.text)} == {
@@ -440,7 +445,7 @@ async def test_opentelemetry_reads_the_same_counters(open_site: Open) -> None:
     assert found["cache.tier.up"][near] == 1
     assert found["cache.coalesced"][()] == 3
     keys = {key for points in found.values() for attributes in points for key, _ in attributes}
-    assert keys <= {"layer", "tier", "result", "scope", "reason"}
+    assert keys <= {"layer", "tier", "result", "scope", "reason", "after"}
     end()
     await asyncio.sleep(0.11)
     assert observed(reader) == {}

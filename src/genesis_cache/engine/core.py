@@ -13,7 +13,9 @@ from genesis_cache.codecs.codec import Codec
 from genesis_cache.codecs.seal import keyring_of
 from genesis_cache.coherence.fills import Fills
 from genesis_cache.coherence.floors import Floors, Reach, reach_of
-from genesis_cache.engine.flight import Flight, Gate
+from genesis_cache.coherence.spreading import spread_of
+from genesis_cache.engine.flight import Flight
+from genesis_cache.engine.gate import Gate
 from genesis_cache.engine.logs import EventLog
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.entry import Entry, Record
@@ -21,9 +23,12 @@ from genesis_cache.model.errors import CacheClosed
 from genesis_cache.model.events import EventHub
 from genesis_cache.model.keys import Address, Scope, address_of, scope_of
 from genesis_cache.model.meter import Latency, LayerMeter, SpaceMeter
+from genesis_cache.model.notice import Notice
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
+from genesis_cache.model.propagation import Propagation
 from genesis_cache.model.settings import TIERS, CacheSettings
-from genesis_cache.tiers.base import Answer, Buffer, Change, Kill, Put, Remove, Tier
+from genesis_cache.policies.freshness import let_expire
+from genesis_cache.tiers.base import Answer, Buffer, Change, Keeper, Kill, Put, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
 
 MapKey = str | tuple[str, str]
@@ -39,7 +44,9 @@ class Lane:
     changes are on their way to it behind their callers, reads of their keys are answered from the changes.
     """
 
-    __slots__ = ("_debtors", "_wall", "_way", "floor", "get", "kills", "label", "meter", "reads", "removes", "tier")
+    __slots__ = (
+        "_debtors", "_killed", "_wall", "_way", "floor", "get", "kills", "label", "meter", "reads", "removes", "tier",
+    )  # fmt: skip
 
     def __init__(self, label: str, tier: Tier, wall: Callable[[], float], debtors: "set[Lane]") -> None:
         self.label = label
@@ -53,6 +60,8 @@ class Lane:
         """Records below this sequence are not believed: nobody may have heard what became of their keys."""
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
+        self._killed = Floors()
+        """What the kills that are owed name, whenever it was made."""
         self.get: Callable[[Address], Buffer | Awaitable[Answer] | None] = tier.get
         """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
@@ -70,20 +79,30 @@ class Lane:
         """Remember what the tier could not be told; a value that was not written is owed as a removal of the old."""
         for change in changes:
             if isinstance(change, Kill):
-                self.kills.append(change)
+                self._owe_kill(change)
             else:
                 self.removes[change.address.digest] = Remove(change.address)
         self._route()
 
+    def _owe_kill(self, kill: Kill) -> None:
+        self.kills.append(kill)
+        self._killed.apply(msgspec.structs.replace(kill.notice, seq=1))
+
+    def is_owed(self, reach: Reach, address: Address, tags: tuple[str, ...]) -> bool:
+        """Whether the tier is still owed what removes or kills such an entry."""
+        return address.digest in self.removes or bool(self._killed.killer(reach, address.key, tags, 0))
+
     def paid(self, kills: int, removes: Mapping[bytes, Remove]) -> None:
         """The tier was told its first so many kills and these removals; what came meanwhile is still owed."""
-        self.kills = self.kills[kills:]
+        left, self.kills, self._killed = self.kills[kills:], [], Floors()
+        for kill in left:
+            self._owe_kill(kill)
         self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
         self._route()
 
     def forgive(self) -> None:
         """Forget what is owed, because something that covers it will be."""
-        self.kills, self.removes = [], {}
+        self.kills, self.removes, self._killed = [], {}, Floors()
         self._route()
 
     def send(self, changes: Sequence[Change]) -> None:
@@ -111,7 +130,7 @@ class Lane:
         return [self._on_way(address) if address.digest in self._way else next(rest) for address in addresses]
 
     def _route(self) -> None:
-        if self.removes:
+        if self.owed:
             self._debtors.add(self)
         else:
             self._debtors.discard(self)
@@ -195,12 +214,16 @@ class Core:
         labels = [f"l{n}" for n in range(1, len(far) + 2)]
         self.near_label = labels.pop(near_position) if memory is not None else ""
         self.debtors: set[Lane] = set()
-        """The tiers that are owed the removal of some key."""
+        """The tiers that are owed something."""
         self.lanes = tuple(
             Lane(label, tier, clock.wall, self.debtors) for label, tier in zip(labels, far, strict=False)
         )
         self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
         self.authority = _authority(self.lanes)
+        self.keepers = tuple(
+            lane for lane in self.lanes if lane is not self.authority and isinstance(lane.tier, Keeper)
+        )
+        """Tiers that are told of every kill besides the log: their values outlive it."""
         self.near_meter = memory.meter if memory is not None else LayerMeter()
         self.codec = Codec(compression=settings.cache_compression, keyring=keyring_of(settings.cache_encryption_keys))
         self.floors = Floors()
@@ -221,6 +244,9 @@ class Core:
         """Whether it is too long ago that this process was seen to hear of the others' changes."""
         self.is_deaf = False
         """The same, where nothing that was held may be used meanwhile."""
+        self.is_quiet = False
+        """Whether the log keeps back changes that it had taken; then this process counts as cut off."""
+        self.propagation = Propagation()
         self.opened = False
         self.closed = False
 
@@ -236,6 +262,12 @@ class Core:
             elif max_loads is not None:
                 space.gate.limit = max_loads
             return space
+
+    def slow_down(self, namespace: str) -> None:
+        """A namespace and those inside it have lost everything: their loads begin one after the other."""
+        for space in list(self.spaces.values()):
+            if not namespace or space.name == namespace or space.name.startswith(f"{namespace}/"):
+                space.gate.slow_down()
 
     def view(self, name: str, owner: str | None, defaults: EntryOptions) -> View:
         """A view of a namespace; `InvalidKey` where a name cannot be one."""
@@ -260,9 +292,27 @@ class Core:
             record = msgspec.structs.replace(record, seq=given)
         return self.codec.encode(record)
 
-    def is_owed(self, address: Address) -> bool:
-        """Whether a tier is still owed the removal of this key: others may have brought the old value from there."""
-        return any(address.digest in lane.removes for lane in self.debtors)
+    def is_owed(self, reach: Reach, record: Record) -> bool:
+        """Whether a tier is still owed what kills this value: others may have brought it up from there."""
+        return any(lane.is_owed(reach, record.address, record.tags) for lane in self.debtors)
+
+    def take_in(self, notice: Notice, given_after: float | None = None) -> None:
+        """Make a notice effective here: now, or by its deadline where it spreads.
+
+        It was given after that monotonic second (None: now), from which its time counts, so that it is over too early
+        rather than too late.
+        """
+        if spread_of(notice) is None:
+            self.floors.apply(notice)
+        else:
+            self.floors.spread(notice, self.clock.now() if given_after is None else given_after)
+
+    def is_reached(self, view: View, entry: Entry) -> bool:
+        """Whether an order that spreads has reached an entry: it may be served, but is no answer to a load."""
+        spreads = self.floors.spreads
+        return (
+            bool(spreads) and entry.extra is not None and bool(spreads.cover(view.reach, entry.extra.tags, entry.seq))
+        )
 
     def require_open(self) -> None:
         """`CacheClosed` on a cache that was closed."""
@@ -284,8 +334,11 @@ class Core:
             if owner is None:
                 self._reaches[entry.space, owner] = reach
         epoch = self.floors.epoch
-        if self.floors.killer(reach, plain, () if entry.extra is None else entry.extra.tags, entry.seq):
+        tags = () if entry.extra is None else entry.extra.tags
+        if self.floors.killer(reach, plain, tags, entry.seq):
             return False
+        if self.floors.spreads and tags and (spread := self.floors.spreads.cover(reach, tags, entry.seq)):
+            let_expire(entry, spread.due(key, is_popular=entry.mark), spread.ends)
         entry.epoch = epoch
         return True
 

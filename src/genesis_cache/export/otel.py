@@ -138,6 +138,9 @@ COUNTERS: tuple[tuple[str, str, str, Figures], ...] = (
     ("cache.coalesced", "{read}", "Callers that waited for another's load.", _whole(lambda whole: whole.coalesced)),
     ("cache.stale_served", "{read}", "Old values served by permission.", _whole(lambda whole: whole.stale_served)),
     ("cache.invalidations", "{order}", "Invalidations.", _named("scope", lambda whole: whole.invalidations)),
+    ("cache.canaries", "{notice}", "Proofs that changes arrive.", _named("result", lambda whole: whole.canaries)),
+    ("cache.behind", "{entry}", "Samples older than the shared tier's.", _named("after", lambda whole: whole.behind)),
+    ("cache.inconsistent", "{entry}", "Samples not to be.", _named("after", lambda whole: whole.inconsistent)),
 )
 GAUGES: tuple[tuple[str, str, str, Figures], ...] = (
     ("cache.size", "By", "Bytes held.", _layers(lambda row: row.size_bytes)),

@@ -81,6 +81,7 @@ def families(measures: Measures) -> Iterator[Metric]:
         "How long ago it was last known what other processes have invalidated.",
         measures.invalidation_lag_s,
     )
+    yield from _propagation(measures)
     yield _by_layer(GaugeMetricFamily, "cache_tier_up", "1 while a layer's tier is in use.", layers, lambda row: row.up)
     yield _by_layer(
         GaugeMetricFamily,
@@ -89,6 +90,16 @@ def families(measures: Measures) -> Iterator[Metric]:
         layers,
         lambda row: CIRCUITS.index(row.circuit),
     )
+
+
+def _propagation(measures: Measures) -> Iterator[Metric]:
+    lags = HistogramMetricFamily("cache_propagation_seconds", "How long changes took to be heard on this host.")
+    lags.add_metric([], *_buckets(measures.propagation))
+    yield lags
+    yield _counter("cache_canaries", "Proofs that changes arrive, by what became of them.", "result", measures.canaries)
+    yield _counter("cache_behind", "Samples older than the shared tier's, so much later.", "after", measures.behind)
+    told = "Samples still served so long after a notice had named them."
+    yield _counter("cache_inconsistent", told, "after", measures.inconsistent)
 
 
 def _by_layer(

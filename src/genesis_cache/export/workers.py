@@ -188,7 +188,13 @@ def _subtract(measures: Measures, base: Measures) -> None:
     measures.invalidations = {
         scope: n - base.invalidations.get(scope, 0) for scope, n in measures.invalidations.items()
     }
+    for mine, before_fork in (
+        (measures.canaries, base.canaries), (measures.behind, base.behind), (measures.inconsistent, base.inconsistent),
+    ):  # fmt: skip
+        for name in mine:
+            mine[name] -= before_fork.get(name, 0)
     _less(measures.load_latency, base.load_latency)
+    _less(measures.propagation, base.propagation)
     measures.coalesced -= base.coalesced
     measures.stale_served -= base.stale_served
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from genesis_cache.engine.core import Core, Lane, Space
 from genesis_cache.insight.advice import recommendations
+from genesis_cache.insight.coherence import coherence
 from genesis_cache.model.meter import LayerMeter
 from genesis_cache.tiers.base import StoreStats
 
@@ -16,6 +17,7 @@ def analytics(core: Core) -> dict[str, Any]:
         "global_statistics": _global(core),
         "layer_statistics": layers(core),
         "namespaces": {space.name or ROOT_NAME: _space(space) for space in core.spaces.values()},
+        "coherence": coherence(core),
         "prefetch": {"enabled": False, "issued": 0, "useful": 0, "precision": 0.0, "wasted": 0},
     }
     figures["recommendations"] = recommendations(figures)
@@ -37,8 +39,18 @@ def _space(space: Space) -> dict[str, Any]:
         "hit_ratio": _ratio(hits, requests),
         "loads": meter.loads,
         "load_errors": meter.load_errors,
+        "loads_given_up": meter.loads_given_up,
+        "loads_running": space.gate.running,
+        "loads_queued": space.gate.queued,
+        "slow_starts": space.gate.ramps,
+        "origin": space.gate.origin.trouble or "well",
         "coalesced": meter.coalesced,
         "stale_served": meter.stale_served,
+        "refreshes": meter.refreshes,
+        "refreshes_put_off": meter.refreshes_put_off,
+        "not_modified": meter.not_modified,
+        "negatives_served": meter.negatives_served,
+        "fallbacks": meter.fallbacks,
         "unencodable": meter.unencodable,
         "invalidations": dict(meter.invalidations),
     }

@@ -1,10 +1,12 @@
 """The counters of a cache as `Measures`, read from where they are kept when somebody asks: nothing is paid before."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 from genesis_cache.engine.core import Core, Lane
 from genesis_cache.model.measures import Histogram, LayerMeasures, Measures
 from genesis_cache.model.meter import Latency, LayerMeter
+from genesis_cache.model.propagation import Propagation
 from genesis_cache.tiers.base import StoreStats
 
 
@@ -28,7 +30,25 @@ def measures(core: Core) -> Measures:
         stale_served=sum(meter.stale_served for meter in spaces),
         invalidations=dict(invalidations),
         invalidation_lag_s=_lag_s(core),
+        propagation=_propagation(core.propagation),
+        canaries=_canaries(core.propagation),
+        behind=_after(core.propagation.behind),
+        inconsistent=_after(core.propagation.inconsistent),
     )
+
+
+def _propagation(told: Propagation) -> Histogram:
+    lags = _histogram(told.lag)
+    lags.add(_histogram(told.own_lag))
+    return lags
+
+
+def _canaries(told: Propagation) -> dict[str, int]:
+    return {"sent": told.canaries_sent, "heard": told.canaries_heard, "missed": told.canaries_missed}
+
+
+def _after(counts: Mapping[float, int]) -> dict[str, int]:
+    return {f"{seconds:g}s": number for seconds, number in counts.items()}
 
 
 def _far(lane: Lane) -> LayerMeasures:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from genesis_cache.model.meter import BUCKETS
+
 
 class Histogram(msgspec.Struct, gc=False):
     """Durations in powers of two of a nanosecond: ``counts[n]`` took less than 2^n ns, not less than half."""
@@ -64,6 +66,14 @@ class Measures(msgspec.Struct, gc=False, kw_only=True):
     """By scope: ``key``, ``tag``, ``pattern``, ``clear``."""
     invalidation_lag_s: float
     """How long ago it was last known what other processes have invalidated."""
+    propagation: Histogram = msgspec.field(default_factory=lambda: Histogram([0] * BUCKETS, 0.0))
+    """From the beginning of a change in a process of this host to its notice in another, or its own."""
+    canaries: dict[str, int] = {}
+    """By what became of them: ``sent``, ``heard``, ``missed``."""
+    behind: dict[str, int] = {}
+    """Entries that were older than the shared tier's and still served after ``1s``, ``10s``, ``60s``."""
+    inconsistent: dict[str, int] = {}
+    """The same though a notice had named them."""
 
     def add(self, other: "Measures") -> None:
         """Count another process too."""
@@ -74,7 +84,11 @@ class Measures(msgspec.Struct, gc=False, kw_only=True):
                 self.layers[label] = layer
         _add(self.loads, other.loads)
         _add(self.invalidations, other.invalidations)
+        _add(self.canaries, other.canaries)
+        _add(self.behind, other.behind)
+        _add(self.inconsistent, other.inconsistent)
         self.load_latency.add(other.load_latency)
+        self.propagation.add(other.propagation)
         self.coalesced += other.coalesced
         self.stale_served += other.stale_served
         self.invalidation_lag_s = max(self.invalidation_lag_s, other.invalidation_lag_s)

@@ -4,7 +4,7 @@ from collections import Counter
 
 SAMPLE_EVERY = 1024  # hits in memory of which one is timed
 
-_BUCKETS = 64  # powers of two of a nanosecond: up to 584 years
+BUCKETS = 64  # powers of two of a nanosecond: up to 584 years
 
 
 class Latency:
@@ -13,13 +13,13 @@ class Latency:
     __slots__ = ("counts", "total_s")
 
     def __init__(self) -> None:
-        self.counts = [0] * _BUCKETS
+        self.counts = [0] * BUCKETS
         self.total_s = 0.0
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
         nanoseconds = int(seconds * 1e9)
-        self.counts[min(max(nanoseconds, 0).bit_length(), _BUCKETS - 1)] += 1
+        self.counts[min(max(nanoseconds, 0).bit_length(), BUCKETS - 1)] += 1
         self.total_s += seconds
 
     @property
@@ -57,12 +57,18 @@ class SpaceMeter:
 
     __slots__ = (
         "coalesced",
+        "fallbacks",
         "far_hits",
         "invalidations",
         "load_errors",
         "loads",
+        "loads_given_up",
         "misses",
         "near_hits",
+        "negatives_served",
+        "not_modified",
+        "refreshes",
+        "refreshes_put_off",
         "seconds_saved",
         "stale_served",
         "stale_waited",
@@ -75,9 +81,15 @@ class SpaceMeter:
         self.misses = 0
         self.loads = 0
         self.load_errors = 0
+        self.loads_given_up = 0  # because all their callers had left before there was a place
         self.coalesced = 0
         self.stale_served = 0
         self.stale_waited = 0  # of these, by callers that waited for a load first and so count as misses
+        self.refreshes = 0  # loads that were begun behind, ahead of need or after the ttl
+        self.refreshes_put_off = 0  # because the source was slow, failing or busy
+        self.not_modified = 0  # loads that kept the old value
+        self.negatives_served = 0  # callers who got an error or an absence that was found out before
+        self.fallbacks = 0
         self.seconds_saved = 0.0
         self.unencodable = 0
         self.invalidations: Counter[str] = Counter()

@@ -138,6 +138,8 @@ class CacheSettings:
     cache_control_token: str | None = None
     cache_max_staleness: float = 1.0
     cache_on_partition: OnPartition = OnPartition.SERVE
+    cache_canary_interval: float | None = 5.0
+    """Seconds between two proofs that changes arrive, at least; None: there are none."""
     cache_far_budget_ms: float = 50.0
     """How long a reader waits for one far tier, in milliseconds."""
     cache_max_loads: int = 64
@@ -302,6 +304,7 @@ _CHECKS: Final[Mapping[str, allowed.Check]] = {
     "cache_control_token": allowed.token,
     "cache_max_staleness": allowed.span,
     "cache_on_partition": allowed.word(OnPartition),
+    "cache_canary_interval": allowed.ttl,
     "cache_far_budget_ms": allowed.milliseconds,
     "cache_max_loads": allowed.count(1),
     "cache_load_deadline": allowed.span,

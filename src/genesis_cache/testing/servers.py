@@ -53,6 +53,7 @@ __all__ = [
 Reply = bytes | int | None | list["Reply"]
 
 _SLOTS = 16384
+_DISKLESS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
 DEBUG_IS_GUARDED_FROM = 7  # major version of Redis
 _DOWN_MS = 400  # for a Sentinel or a cluster to think that a node is down
 
@@ -237,20 +238,26 @@ class RedisSentinel:
 
     def start(self) -> None:
         """Begin, and wait until the replica follows and the Sentinel knows of it."""
-        diskless = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
-        self.primary.options = diskless
-        self.primary.start()
-        self.replica.options = ["--replicaof", f"127.0.0.1 {self.primary.port}", *diskless]
-        self.replica.start()
-        self.sentinel.watch(self.NAME, self.primary.port)
-        self.sentinel.start()
-        self._wait(lambda: b"master_link_status:up" in _bytes(self.replica.ask("INFO", "replication")))
-        self._wait(lambda: bool(self.sentinel.ask("SENTINEL", "REPLICAS", self.NAME)))
+        try:
+            self.primary.options = [*_DISKLESS]
+            self.primary.start()
+            self._start_replica()
+            self.sentinel.watch(self.NAME, self.primary.port)
+            self.sentinel.start()
+            self._wait(lambda: bool(self.sentinel.ask("SENTINEL", "REPLICAS", self.NAME)))
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End all three."""
         for server in (self.sentinel, self.replica, self.primary):
             server.stop()
+
+    def catch_up(self) -> None:
+        """Wait until the replica has all that was written to the primary so far."""
+        written = _offset(self.primary)
+        self._wait(lambda: _offset(self.replica) >= written)
 
     def fail_over(self) -> None:
         """Kill the primary, and wait until the replica has its place."""
@@ -258,9 +265,23 @@ class RedisSentinel:
         self._wait(lambda: b"role:master" in _bytes(self.replica.ask("INFO", "replication")))
         self._wait(lambda: _port_of(self.sentinel, self.NAME) == self.replica.port)
 
+    def rejoin(self) -> None:
+        """After a failover: have the old primary come back as the replica of the new one; `fail_over` again then."""
+        self.primary, self.replica = self.replica, self.primary
+        self._start_replica()
+
+    def _start_replica(self) -> None:
+        self.replica.options = ["--replicaof", "127.0.0.1", str(self.primary.port), *_DISKLESS]
+        self.replica.start()
+        self._wait(lambda: b"master_link_status:up" in _bytes(self.replica.ask("INFO", "replication")))
+
     def _wait(self, until: Callable[[], bool]) -> None:
+        """Wait for it; a Sentinel cuts the clients of a replica whose place it changes, whoever is asking it then."""
         end = time.monotonic() + PATIENCE_S
-        while not until():
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                if until():
+                    return
             if time.monotonic() > end:
                 raise ServerFailed(f"the Sentinel did not come about: {self.sentinel.log_tail()}")
             time.sleep(0.02)
@@ -410,6 +431,12 @@ def _redis_reply(line: Callable[[], bytes], read: Callable[[int], bytes]) -> Rep
 
 def _bytes(reply: Reply) -> bytes:
     return reply if isinstance(reply, bytes) else b""
+
+
+def _offset(server: RedisServer) -> int:
+    """How far a server's stream of changes has got."""
+    found = re.search(rb"master_repl_offset:(\d+)", _bytes(server.ask("INFO", "replication")))
+    return int(found[1]) if found else -1
 
 
 def _port_of(sentinel: RedisServer, name: str) -> int:
