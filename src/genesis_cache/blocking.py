@@ -6,7 +6,7 @@ threads, loops and plain code share one load per key and one set of tiers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from genesis_cache.model.missing import MISSING
@@ -74,6 +74,17 @@ class BlockingCache:
         """See `Cache.refresh`."""
         return self._portal.run(self._cache.refresh(key, loader, **options))
 
+    def stream(self, key: str, source: Callable[..., Any], **options: Any) -> Iterator[Any]:
+        """See `Cache.stream`; the source is async here too, and runs on the cache's own event loop."""
+        return self._iterate(self._cache.stream(key, source, **options))
+
+    def _iterate(self, items: AsyncGenerator[Any, None]) -> Iterator[Any]:
+        try:
+            while (item := self._portal.run(_next(items))) is not MISSING:
+                yield item
+        finally:
+            self._portal.run(items.aclose())
+
     def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:
         """See `Cache.get_or_set_many`."""
         return self._portal.run(self._cache.get_or_set_many(keys, loader, **options))
@@ -98,9 +109,9 @@ class BlockingCache:
         """See `Cache.touch`."""
         return self._portal.run(self._cache.touch(key, ttl))
 
-    def delete_by_tag(self, *tags: str) -> Outcome:
+    def delete_by_tag(self, *tags: str, spread: Any = None) -> Outcome:
         """See `Cache.delete_by_tag`."""
-        return self._portal.run(self._cache.delete_by_tag(*tags))
+        return self._portal.run(self._cache.delete_by_tag(*tags, spread=spread))
 
     def delete_by_pattern(self, pattern: str) -> Outcome:
         """See `Cache.delete_by_pattern`."""
@@ -159,3 +170,7 @@ class BlockingCache:
     def diagnose(self) -> list[Finding]:
         """See `Cache.diagnose`."""
         return self._portal.run(self._cache.diagnose())
+
+
+async def _next(items: AsyncGenerator[Any, None]) -> Any:
+    return await anext(items, MISSING)

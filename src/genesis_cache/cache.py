@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from genesis_cache import decorate
 from genesis_cache.blocking import BlockingCache
+from genesis_cache.coherence.spreading import plain_tag, spread_seconds
 from genesis_cache.engine.emptying import empty
 from genesis_cache.engine.engine import Engine
 from genesis_cache.engine.loading import load_of
@@ -165,6 +166,17 @@ class Cache:
         plan, cache = self._plan(options)
         return await self._reading.refresh(cache._view, _text(key), load_of(loader), plan)  # noqa: SLF001  # a view of the same cache
 
+    def stream(self, key: str, source: Callable[..., Any], **options: Any) -> AsyncGenerator[Any, None]:
+        """The items of a stream, as they come: one run of ``source`` for all who iterate at the same time.
+
+        ``source`` is an async generator function, or any function of no argument or of a `LoadContext` that gives an
+        async iterator, awaited or not. Everyone reads from the start, at a pace of their own. What ended well is stored
+        as a tuple of its items and replayed from then on; what raised, or was invalidated meanwhile, is not. The
+        timeouts are those to the first item. See `genesis_cache.engine.streams` for the bound on what is kept.
+        """
+        plan, cache = self._plan(options)
+        return self._engine.streams.items(cache._view, _text(key), load_of(source), plan)  # noqa: SLF001  # a view of the same cache
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def set(self, key: str, value: Any, **options: Any) -> Outcome:
@@ -199,14 +211,20 @@ class Cache:
         await self._ready()
         return await self._engine.rewriting.touch(self._view, _text(key), lifetime)
 
-    async def delete_by_tag(self, *tags: str) -> Outcome:
-        """Kill every entry that bears one of the tags, at a cost that does not depend on how many there are."""
+    async def delete_by_tag(self, *tags: str, spread: Any = None) -> Outcome:
+        """Kill every entry that bears one of the tags, at a cost that does not depend on how many there are.
+
+        With ``spread``, a length of time of a day at most, they die by then and not at once: each is served until its
+        turn comes to be loaded anew, behind its callers, what was hit lately first; so the source is not asked for all
+        of them together. ValueError for a spread that is no such length.
+        """
         if not tags:
             msg = "delete_by_tag() needs at least one tag"
             raise TypeError(msg)
-        names = [tag_name(tag) for tag in tags]
+        names = [plain_tag(tag) for tag in tags]
+        spread_s = spread_seconds(spread)
         await self._ready()
-        return await self._engine.writing.kill(self._view, Kind.TAG, names)
+        return await self._engine.writing.kill(self._view, Kind.TAG, names, spread_s)
 
     async def delete_by_pattern(self, pattern: str) -> Outcome:
         """Kill every entry whose key matches a glob of ``*`` and ``?``; InvalidKey beyond 128 characters or 2 stars."""

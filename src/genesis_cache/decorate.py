@@ -9,7 +9,7 @@ everything else goes the engine's road.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, Self, TypeVar, overload
 
@@ -56,6 +56,21 @@ def _gc_key_of({parameters}):
     return _gc_key
 """
 
+_STREAM_WRAPPER = """
+async def _gc_wrapper({parameters}):
+    {key}
+    _gc_items = _gc_stream(_gc_key{arguments})
+    try:
+        async for _gc_item in _gc_items:
+            yield _gc_item
+    finally:
+        await _gc_items.aclose()
+
+def _gc_key_of({parameters}):
+    {key}
+    return _gc_key
+"""
+
 _REMEMBERED_KEY = """try:
         _gc_key = _gc_known(({signs}))
     except TypeError:
@@ -88,10 +103,10 @@ class CachedFunction(Protocol[P, R_co]):
         """The key of a call."""
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Forget the value of a call everywhere; awaited where the function is async."""
+        """Forget the value of a call everywhere; awaited where the function is async or an async generator."""
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function now, store what it returns and return it."""
+        """Call the function now, store what it returns and return it; of an async generator, iterate it anew."""
 
 
 class Decorator(Protocol):
@@ -140,14 +155,15 @@ class _Wrapping:
             hint = ": put it above cached()" if isinstance(function, classmethod | staticmethod) else ""
             msg = f"cached() decorates a function, got {type(function).__name__}{hint}"
             raise TypeError(msg)
-        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-            msg = f"{_name(function)} is a generator: streams cannot be cached yet; return a list instead"
+        if inspect.isgeneratorfunction(function):
+            msg = f"{_name(function)} is a plain generator: make it `async def` to share its stream, or return a list"
             raise TypeError(msg)
         self.cache = cache
         self.engine = engine
         self.view = view
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_stream = inspect.isasyncgenfunction(function)
+        self.is_async = inspect.iscoroutinefunction(function) or self.is_stream
         self.signature = inspect.signature(function)
         self.key_function = key if callable(key) else None
         self.template = template_key(key, self.signature) if isinstance(key, str) else None
@@ -164,7 +180,7 @@ class _Wrapping:
     def build(self) -> CachedFunction[Any, Any]:
         """The wrapper, looking like the function it wraps."""
         parameters, arguments = self._parameters()
-        source = _WRAPPER.format(
+        source = (_STREAM_WRAPPER if self.is_stream else _WRAPPER).format(
             head="async def" if self.is_async else "def",
             wait="await" if self.is_async else "",
             parameters=parameters,
@@ -176,6 +192,7 @@ class _Wrapping:
         names |= {
             "_gc_meter": self.view.space.meter,
             "_gc_miss": self._miss if self.is_async else self._miss_blocking,
+            "_gc_stream": self._stream,
             "_gc_known": self.known.get,
             "_gc_type": type,
         }
@@ -188,7 +205,8 @@ class _Wrapping:
         wrapper.key = self._checked_key
         wrapper.cache = self.cache
         wrapper.invalidate = self._invalidate if self.is_async else self._invalidate_blocking
-        wrapper.refresh = self._refresh if self.is_async else self._refresh_blocking
+        refresh = self._refresh if self.is_async else self._refresh_blocking
+        wrapper.refresh = self._stream_anew if self.is_stream else refresh
         return wrapper  # type: ignore[no-any-return]  # made by exec just above, with the four attributes set
 
     # -- source -------------------------------------------------------------------------------------------------------
@@ -278,6 +296,14 @@ class _Wrapping:
 
     def _miss_blocking(self, key: str, /, *args: Any, **kwargs: Any) -> Any:
         return self.engine.portal.run(self._miss(key, *args, **kwargs))
+
+    def _stream(self, key: str, /, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        load, plan = self._load(args, kwargs), self._plan(args, kwargs)
+        return self.engine.streams.items(self.view, text_key(key), load, plan)
+
+    def _stream_anew(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        load, plan = self._load(args, kwargs), self._plan(args, kwargs)
+        return self.engine.streams.items(self.view, self._checked_key(*args, **kwargs), load, plan, anew=True)
 
     async def _invalidate(self, *args: Any, **kwargs: Any) -> Any:
         return await self.cache.delete(self._checked_key(*args, **kwargs))

@@ -18,7 +18,7 @@ LINEUPS = {
     "memory+disk": ["memory://", "disk://{}/disk?max_mb=20"],
     "memory+database": ["memory://", "sqlite:///{}/cache.db?max_mb=20"],
 }
-RECOVERY_S = 6.0  # the breaker's delays, and the half second between two attempts to pay
+RECOVERY_S = 30.0  # at most: the breaker's delays, and the half second between two attempts to pay
 
 
 def urls(lineup: str, folder: Path) -> list[str]:
@@ -90,12 +90,9 @@ async def test_files_harmed_while_open(lineup: str, tmp_path: Path) -> None:
                 assert await cache.get(f"k{n}") in (None, f"value {n}" * 50)
                 assert await cache.get_or_set(f"l{n}", lambda n=n: n) == n
             end = time.monotonic() + RECOVERY_S
-            while not await cache.set("again", "again"):
+            while not (await cache.set("again", "again") and await cache.get("again") == "again"):
                 assert time.monotonic() < end, f"it did not recover from {harm.__name__}"
-                await asyncio.sleep(0.05)
-            await cache.get("again")  # a value written into a store that was made anew meanwhile may be a miss
-            assert await cache.set("again", "again")
-            assert await cache.get("again") in ({"again"} if harm is delete else {"again", None}), harm.__name__
+                await asyncio.sleep(0.05)  # what was written into a store that is then made anew is a miss
 
 
 @pytest.mark.parametrize("lineup", list(LINEUPS))

@@ -124,7 +124,7 @@ def test_bad_decorations(cache: Cache) -> None:
     with pytest.raises(TypeError):
         cache.cached("f:{a}", unknown=1)(f)
 
-    async def stream(a: int) -> Any:
+    def stream(a: int) -> Any:
         yield a
 
     with pytest.raises(TypeError, match="generator"):

@@ -383,6 +383,49 @@ async def test_load_context(cache: Cache, house: Any) -> None:
     assert await cache.get("k") is None
 
 
+async def test_a_kept_error_ends_with_the_write_of_another_process(house: Any) -> None:
+    """What one process has found to be absent is looked for again once another has made it."""
+    if not house.far:
+        return
+    here, there = house.cache(), house.cache()
+    calls = []
+
+    async def absent() -> None:
+        calls.append(1)
+        raise LookupError("no such thing")
+
+    options = {"ttl": 60, "error_ttl": 3600}
+    await there.open()
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            await here.get_or_set("k", absent, **options)
+    assert len(calls) == 1
+    await there.set("k", "made", ttl=5)
+    await house.hear()
+    house.pass_time(6)
+    with pytest.raises(LookupError):
+        await here.get_or_set("k", absent, **options)
+    assert len(calls) == 2
+
+
+async def test_an_answer_ends_the_old_value_everywhere(house: Any) -> None:
+    """A value of which the source says that it is forbidden is served by no process and no tier any more."""
+    here, there = house.cache(), house.cache()
+    options = {"ttl": 10, "stale_if_error": 1000, "no_stale_on": PermissionError}
+    await there.open()
+    await here.get_or_set("k", lambda: "secret", **options)
+    house.pass_time(11)
+
+    async def forbidden() -> None:
+        raise PermissionError("not for you")
+
+    with pytest.raises(PermissionError):
+        await here.get_or_set("k", forbidden, **options)
+    await house.hear()
+    for cache in (here, there):
+        assert await cache.get("k", allow_stale=True) is None
+
+
 async def test_load_context_skip_and_fail(cache: Cache, house: Any) -> None:
     """ctx.skip() returns without keeping; ctx.fail() counts as a failure: the old value or a CacheError."""
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from genesis_cache import Cache
+from genesis_cache import Cache, CacheSettings
+from genesis_cache.testing.clock import FakeClock
 
 
 @pytest_asyncio.fixture
@@ -81,3 +82,24 @@ async def test_many_keys_fall_back_on_old_values_when_the_load_fails(cache: Cach
     assert await cache.get_or_set_many(["a"], fail) == {"a": "old"}
     with pytest.raises(OSError, match="no answer"):
         await cache.get_or_set_many(["a", "b"], fail)
+
+
+async def test_many_keys_take_no_more_patience_than_one() -> None:
+    """A caller of many keys whose loads all hang has the old values after one soft_timeout, not one for each key."""
+    clock = FakeClock()
+    cache = Cache(CacheSettings().with_urls("memory://"), clock=clock)
+    keys = [f"k{n}" for n in range(200)]
+    async with cache:
+        await cache.set_many(dict.fromkeys(keys, "old"), ttl=1, stale_if_error=100)
+        clock.advance(2)
+        hung = asyncio.Event()
+
+        async def hang(missing: list[str]) -> dict[str, str]:
+            await hung.wait()
+            return dict.fromkeys(missing, "new")
+
+        began = asyncio.get_running_loop().time()
+        found = await cache.get_or_set_many(keys, hang, soft_timeout=0.1)
+        assert asyncio.get_running_loop().time() - began < 10  # with 0.1 for each key it takes 20
+        assert set(found.values()) == {"old"}
+        hung.set()

@@ -1,11 +1,11 @@
-"""Flights and gates: who waits gets one outcome, who leaves harms nobody, and places are given in order."""
+"""Flights: who waits gets one outcome, and who leaves harms nobody."""
 
 import asyncio
 import threading
 
 import pytest
 
-from genesis_cache.engine.flight import Flight, Gate, Lost
+from genesis_cache.engine.flight import Flight, Lost
 
 
 async def test_all_who_wait_get_the_outcome() -> None:
@@ -71,38 +71,3 @@ def test_a_flight_whose_loop_was_closed_is_orphaned() -> None:
     assert flight.orphaned
     flight.land(Lost.TASK)
     assert not flight.orphaned
-
-
-async def test_a_gate_gives_its_places_in_order() -> None:
-    """At most so many are inside; the longest waiting is next; one that was cancelled is passed over."""
-    gate = Gate(2)
-    order: list[int] = []
-
-    async def through(n: int) -> None:
-        await gate.enter()
-        order.append(n)
-        assert gate.running <= 2
-        await asyncio.sleep(0.001)
-        gate.leave()
-
-    tasks = [asyncio.create_task(through(n)) for n in range(6)]
-    await asyncio.sleep(0)
-    tasks[3].cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    assert order == [0, 1, 2, 4, 5]
-    assert gate.running == 0
-
-
-async def test_a_place_given_to_one_that_is_cancelled_in_that_moment() -> None:
-    """A place handed to a waiter that is cancelled before it wakes goes to the next."""
-    gate = Gate(1)
-    await gate.enter()
-    first, second = asyncio.create_task(gate.enter()), asyncio.create_task(gate.enter())
-    await asyncio.sleep(0)
-    gate.leave()
-    first.cancel()
-    await asyncio.gather(first, return_exceptions=True)
-    await asyncio.wait_for(second, 1)
-    gate.leave()
-    await asyncio.sleep(0)
-    assert gate.running == 0

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from genesis_cache.model.entry import CachePriority
 from genesis_cache.model.errors import InvalidKey
-from genesis_cache.model.missing import UNSET
+from genesis_cache.model.missing import MISSING, UNSET
 from genesis_cache.model.options import OPTION_NAMES, EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.settings import CacheSettings
 
@@ -44,6 +44,11 @@ def test_every_option_reaches_the_plan() -> None:
             "isolate": True,
             "tiers": ["Memory", "disk"],
             "owner": "user:7",
+            "error_ttl": {LookupError: "1m", OSError: 2},
+            "no_stale_on": PermissionError,
+            "fallback": [],
+            "early_refresh": 1,
+            "refresh_every": "30s",
         },
         NOTHING,
         SETTINGS,
@@ -67,7 +72,35 @@ def test_every_option_reaches_the_plan() -> None:
         True,  # as above
         frozenset({"memory", "disk"}),
         "user:7",
+        ((LookupError, 60.0), (OSError, 2.0)),
+        (PermissionError,),
+        [],
+        1.0,
+        30.0,
     )
+    assert EntryOptions.of(error_ttl="1m").error_ttl == ((Exception, 60.0),)
+    assert plan.with_tags(("c",)).tags == ("a", "b", "c")
+    assert plan.with_tags(("c",)).with_tags(()).fallback is plan.fallback
+
+
+def test_the_nearest_class_of_an_error_counts() -> None:
+    """``error_ttl`` of a class holds for those below it that are not named themselves."""
+    plan = plan_of({"error_ttl": {OSError: 5, ConnectionError: 0, Exception: 1}}, NOTHING, SETTINGS)
+    spans = [plan.error_ttl_of(error) for error in (FileNotFoundError(), ConnectionResetError(), ValueError())]
+    assert spans == [5.0, 0.0, 1.0]
+    assert Plan(1.0).error_ttl_of(ValueError()) == 0.0
+
+
+def test_a_fallback_is_the_callers_own_object() -> None:
+    """Equal fallbacks are not confused, and one that cannot be hashed costs nothing extra."""
+    first, second = [1], [1]
+    assert plan_of({"ttl": 5, "fallback": first}, NOTHING, SETTINGS).fallback is first
+    assert plan_of({"ttl": 5, "fallback": second}, NOTHING, SETTINGS).fallback is second
+    assert plan_of({"ttl": 5}, NOTHING, SETTINGS).fallback is MISSING
+
+
+async def _late(error: Exception) -> Exception:
+    return error
 
 
 def test_the_ttl_comes_from_the_nearest_who_gave_one() -> None:
@@ -151,6 +184,18 @@ def test_tags_as_one_string_is_a_type_error() -> None:
         ("tiers", []),
         ("owner", 7),
         ("owner", ""),
+        ("error_ttl", -1),
+        ("error_ttl", {"OSError": 5}),
+        ("error_ttl", {BaseException: 5}),
+        ("error_ttl", {OSError: None}),
+        ("no_stale_on", "OSError"),
+        ("no_stale_on", (KeyboardInterrupt,)),
+        ("fallback", _late),
+        ("early_refresh", "often"),
+        ("early_refresh", True),
+        ("early_refresh", -1),
+        ("early_refresh", float("inf")),
+        ("refresh_every", 0),
     ],
 )
 def test_a_wrong_value_names_its_option(name: str, value: object) -> None:
@@ -214,7 +259,8 @@ def test_the_documented_options_are_all_there() -> None:
     """These options and no others exist."""
     documented = (
         "ttl tags priority content_type stale_while_revalidate stale_if_error retry_after refresh_ahead soft_timeout "
-        "hard_timeout jitter negative_ttl cache_if version sensitive isolate tiers owner"
+        "hard_timeout jitter negative_ttl cache_if version sensitive isolate tiers owner "
+        "error_ttl no_stale_on fallback early_refresh refresh_every"
     )
     assert tuple(documented.split()) == OPTION_NAMES
 

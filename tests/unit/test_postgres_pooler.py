@@ -171,7 +171,7 @@ class PostgresContract(RemoteStoreContract):
 
     def make_store(self, cache_name: str, capacity_bytes: int, clock: Clock) -> RemoteStore:
         printable = "".join(filter(str.isprintable, cache_name))  # as the settings want it
-        settings = CacheSettings(database_url=self.url, cache_name=printable)
+        settings = CacheSettings(database_url=self.url, cache_name=printable, redis_socket_timeout=30)
         return postgres_store(settings, capacity_bytes, clock)()
 
     async def sql(self, *statements: str) -> None:

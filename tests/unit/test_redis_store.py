@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from genesis_cache.model.clock import Clock, SystemClock
 from genesis_cache.model.settings import CacheSettings
 from genesis_cache.testing.clock import FakeClock
-from genesis_cache.testing.server_process import free_port
+from genesis_cache.testing.proxy import Proxy
 from genesis_cache.testing.servers import RedisSentinel, RedisServer
 from genesis_cache.testing.store_words import MB, address, kill, put
 from genesis_cache.tiers.base import Kind, Remove
@@ -525,27 +525,23 @@ async def test_a_unix_socket(start_redis: Opener, opened: Opener, tmp_path: Path
 async def test_tls_is_verified(start_redis: Opener, opened: Opener, tmp_path: Path) -> None:
     """A certificate that is not trusted is refused with a sentence; one of a named authority is taken."""
     certificate, key = _certificate(tmp_path)
-    server = start_redis("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
-    port = free_port()
-    server.ask("CONFIG", "SET", "tls-port", port)
-    with pytest.raises(Outage, match="not trusted"):
-        await opened(f"rediss://127.0.0.1:{port}")
-    store = await opened(f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}")
-    epoch = (await store.join(None)).position.epoch
-    await store.commit([put("a", bytes(300_000))], epoch)
-    assert bytes(await store.get(address("a"))) == bytes(300_000)
+    with Proxy(start_redis().port, certificate=(certificate, key)) as tls:
+        with pytest.raises(Outage, match="not trusted"):
+            await opened(f"rediss://127.0.0.1:{tls.port}")
+        store = await opened(f"rediss://127.0.0.1:{tls.port}?ssl_ca_certs={certificate}")
+        epoch = (await store.join(None)).position.epoch
+        await store.commit([put("a", bytes(300_000))], epoch)
+        assert bytes(await store.get(address("a"))) == bytes(300_000)
 
 
 def test_tls_may_be_forgotten_after_its_loop_has_ended(start_redis: Opener, tmp_path: Path) -> None:
     """A loop that ends without a close leaves connections that are dropped without a warning, encrypted ones too."""
     certificate, key = _certificate(tmp_path)
-    server = start_redis("--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-auth-clients", "no")
-    port = free_port()
-    server.ask("CONFIG", "SET", "tls-port", port)
-    settings = CacheSettings(redis_url=f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}")
-    store = redis_store(settings, MB, SystemClock())()
-    asyncio.run(store.open())
-    store.forget()
+    with Proxy(start_redis().port, certificate=(certificate, key)) as tls:
+        settings = CacheSettings(redis_url=f"rediss://127.0.0.1:{tls.port}?ssl_ca_certs={certificate}")
+        store = redis_store(settings, MB, SystemClock())()
+        asyncio.run(store.open())
+        store.forget()
 
 
 async def test_after_a_failover_the_new_primary_has_a_new_log(own_sentinel: RedisSentinel, opened: Opener) -> None:

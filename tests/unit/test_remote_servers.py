@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 import textwrap
@@ -32,6 +33,7 @@ from genesis_cache.tiers.remote import RemoteTier
 
 MB = 1024 * 1024
 BUDGET_S = 0.05
+_SLOW = re.compile(r"Executing <.* took [\d.]+ seconds$")  # asyncio's debug mode, of a machine that is busy
 _END_OTHERS = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
     WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'
@@ -340,7 +342,8 @@ def test_a_program_that_ends_without_closing_ends_quietly(url: str, cache_name: 
             check=False,
             env=environment,
         )
-        assert (ended.stdout, ended.stderr, ended.returncode) == (f"{there}\n", "", 0)
+        said = [line for line in ended.stderr.splitlines() if not _SLOW.match(line)]
+        assert (ended.stdout, said, ended.returncode) == (f"{there}\n", [], 0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

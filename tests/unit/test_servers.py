@@ -115,7 +115,7 @@ def test_a_cluster_serves_every_slot(cluster_url: str) -> None:
 def test_a_sentinel_puts_the_replica_in_the_primarys_place(own_sentinel: RedisSentinel) -> None:
     """When the primary is killed its replica takes over with its data, and the Sentinel says so."""
     own_sentinel.primary.ask("SET", "a", 1)
-    own_sentinel.primary.ask("WAIT", 1, 5000)
+    own_sentinel.catch_up()
     own_sentinel.fail_over()
     assert own_sentinel.replica.ask("GET", "a") == b"1"
     assert own_sentinel.replica.ask("SET", "a", 2) == b"OK"

@@ -9,43 +9,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from tests.shape.source import ROOT
 from tests.web.conftest import Site
+from tests.web.serving import Served
 
 from genesis_cache.web.feed import MOST_WATCHERS, Feed
 
-COMMAND = [sys.executable, "-W", "error", "-c", "from genesis_cache.cli import main; main()", "serve"]
 START_S = 60
-
-
-class Served:
-    """`genesis-cache serve` in a process of its own, on a free port."""
-
-    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith(("CACHE_", "REDIS_"))}
-        environ |= {"PYTHONPATH": str(ROOT / "src"), "CACHE_TIERS": "memory,disk", **variables}
-        self._process = subprocess.Popen(  # noqa: S603  # our own
-            [*COMMAND, "--port", "0", "--json", *arguments],
-            cwd=folder,
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        self.document: dict[str, Any] = json.loads(line) if line else {}
-
-    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        """The exit code and what was said on standard error."""
-        if self._process.poll() is None:
-            self._process.send_signal(number)
-        _, errors = self._process.communicate(timeout=30)
-        return self._process.returncode, errors
 
 
 @pytest.fixture
@@ -129,7 +102,7 @@ async def test_one_snapshot_serves_all_who_watch(site: Site) -> None:
     feed = Feed(site.cache)
     streams = [feed.events() for _ in range(10)]
     for stream in streams:
-        assert await anext(stream) == b"retry: 1000\n\n"
+        assert await anext(stream) == b"retry: 500\n\n"
     snapshots = {await anext(stream) for stream in streams}
     assert len(snapshots) == 1
     assert feed.watchers == 10
@@ -152,6 +125,35 @@ async def test_a_stopped_feed_ends_its_streams(site: Site) -> None:
     again = feed.events()
     assert [await anext(again) for _ in range(3)][2].startswith(b"event: analytics")
     await again.aclose()
+    feed.stop()
+
+
+async def test_a_watcher_that_comes_back_is_sent_what_it_missed(site: Site) -> None:
+    """The first event has the whole history; one who sends the last id gets only what is new, and of us alone."""
+    feed = Feed(site.cache)
+
+    def told(event: bytes) -> tuple[str, str]:
+        name, number, _ = event.decode().rpartition("event: ")[2].split("\n", 2)
+        return name, number.removeprefix("id: ")
+
+    async def first(last_id: str) -> tuple[str, str]:
+        stream = feed.events(last_id)
+        await anext(stream)
+        event = await anext(stream)
+        await stream.aclose()
+        return told(event)
+
+    stream = feed.events()
+    await anext(stream)
+    kind, _ = told(await anext(stream))
+    assert kind == "history"
+    kind, last_id = told(await anext(stream))
+    assert kind == "points"
+    assert last_id.endswith("-1")
+    await stream.aclose()
+    assert (await first(last_id))[0] == "points"
+    for other in ("", "x", "abcd-1", last_id.replace("-1", "-"), last_id.replace("-1", "-\u00b2")):
+        assert (await first(other))[0] == "history"
 
 
 def test_a_port_that_is_taken_is_one_sentence(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ a counter per key: kills are remembered only while a fill is on its way, and a b
 from collections.abc import Hashable
 from sys import maxsize
 
+from genesis_cache.coherence.negatives import Negatives
+
 MAX_REMEMBERED = 65_536
 
 Token = tuple[int, int]
@@ -17,7 +19,7 @@ Token = tuple[int, int]
 class Fills:
     """The fills under way and the keys that changed meanwhile."""
 
-    __slots__ = ("_active", "_count", "_floor", "_heard", "_killed")
+    __slots__ = ("_active", "_count", "_floor", "_heard", "_killed", "negatives")
 
     def __init__(self) -> None:
         self._active = 0
@@ -25,6 +27,8 @@ class Fills:
         self._floor = 0
         self._killed: dict[Hashable, int] = {}
         self._heard: dict[Hashable, int] = {}
+        self.negatives = Negatives()
+        """What fills have found out that is no value; a change of the key ends that too."""
 
     def begin(self, seq: int) -> Token:
         """A token for one fill that reads or loads what the log's sequence ``seq`` or a later one left behind.
@@ -47,6 +51,8 @@ class Fills:
 
     def kill(self, key: Hashable) -> None:
         """This process changed the key: fills of it that have begun may not store."""
+        if self.negatives:
+            self.negatives.forget(key)
         if not self._active:
             return
         self._count += 1
@@ -59,6 +65,8 @@ class Fills:
 
         What a process hears may be its own change, told after a younger load has begun, which it must not harm.
         """
+        if self.negatives:
+            self.negatives.forget(key, seq)
         if not self._active:
             return
         self._heard[key] = max(seq, self._heard.get(key, 0))
@@ -69,6 +77,7 @@ class Fills:
         """Everything may have changed: no fill that has begun may store."""
         self._count += 1
         self._floor = self._count
+        self.negatives.clear()
         self._killed.clear()
         self._heard.clear()
 

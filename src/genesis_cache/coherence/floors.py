@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from genesis_cache.coherence.spreading import Spread, Spreads, spread_of
 from genesis_cache.model.notice import Kind, Notice
 from genesis_cache.model.patterns import compile_pattern
 
@@ -52,7 +53,7 @@ class Floors:
 
     __slots__ = (
         "_base", "_clears", "_patterns", "_tagged", "_tags",
-        "epoch", "generation", "given", "heard_until", "seq", "top",
+        "epoch", "generation", "given", "heard_until", "seq", "spreads", "top",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -67,6 +68,8 @@ class Floors:
         self._clears: dict[tuple[str, str | None], int] = {}
         self._tags: dict[tuple[str, str | None], dict[str, int]] = {}
         self._patterns: list[PatternFloor] = []
+        self.spreads = Spreads()
+        """Orders that kill by a deadline."""
 
     def hear(self, seq: int) -> None:
         """The log has given this sequence."""
@@ -78,6 +81,25 @@ class Floors:
         """Take in a notice of the log; a KEY notice only moves ``seq``. Safe to repeat, in any order."""
         self.hear(notice.seq)
         self._apply(notice)
+
+    def spread(self, notice: Notice, now: float) -> None:
+        """Take in a notice that spreads: what it reaches dies by its deadline, not now. Safe to repeat."""
+        self.hear(notice.seq)
+        said = spread_of(notice)
+        if said is None:
+            self._apply(notice)
+            return
+        scope, (tag, length) = (notice.namespace, notice.owner), said
+        if self._tags.get(scope, {}).get(tag, 0) >= notice.seq:
+            return  # it is over, or a later order has killed all that it reaches
+        for early in self.spreads.add(Spread(scope, tag, notice.seq, now, now + length)):
+            self._apply(early.notice)
+        self.epoch = object()
+
+    def end_spreads(self, now: float) -> None:
+        """Kill what the orders that have spread for long enough have reached."""
+        for ended in self.spreads.over(now):
+            self._apply(ended.notice)
 
     def foresee(self, notice: Notice) -> None:
         """Make an order of this process effective before the log has given it a sequence: the next one, for now.
@@ -107,7 +129,8 @@ class Floors:
                 return
             case Kind.TAG:
                 tags = self._tags.setdefault(scope, {})
-                tags[notice.name] = max(notice.seq, tags.pop(notice.name, 0))
+                name, _ = spread_of(notice) or (notice.name, 0.0)
+                tags[name] = max(notice.seq, tags.pop(name, 0))
                 if len(tags) > MAX_TAG_FLOORS:
                     self._shorten(tags)
             case Kind.PATTERN:
@@ -130,6 +153,7 @@ class Floors:
         self._clears.clear()
         self._tags.clear()
         self._patterns = []
+        self.spreads.clear()
         self.epoch = object()
 
     def rejudge(self) -> None:

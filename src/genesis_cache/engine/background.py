@@ -9,6 +9,7 @@ import contextlib
 import contextvars
 import logging
 import weakref
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -36,6 +37,8 @@ class Background:
         self._draining = False
         self._back = asyncio.Event()
         """Set when a tier that is owed something can be told."""
+        self._killed: Counter[int] = Counter()
+        """Entries that were found dead below a floor, by namespace."""
         self.payer: Callable[[], Coroutine[object, object, bool]] | None = None
 
     def spawn(self, job: Job) -> asyncio.Task[Any]:
@@ -140,6 +143,7 @@ class Background:
         core, memory = self._core, self._core.memory
         while memory is not None and not core.closed:
             memory.sweep(core.clock.now(), SLICE_S, self.doomed)
+            self._mourn()
             if not memory.sweeping:
                 break
             await asyncio.sleep(PAUSE_S)
@@ -149,7 +153,16 @@ class Background:
         judged = entry.epoch is self._core.floors.epoch
         if now < entry.until and judged:
             return False
-        return gone(entry, now) or not (judged or self._core.living(entry))
+        if not judged and not self._core.living(entry):
+            self._killed[entry.space & ~1] += 1
+            return True
+        return gone(entry, now)
+
+    def _mourn(self) -> None:
+        """Tell the gates of the namespaces how much an invalidation has killed."""
+        killed, self._killed = self._killed, Counter()
+        for number, entries in killed.items():
+            self._core.spaces[self._core.names[number]].gate.lost(entries)
 
     async def drain(self) -> None:
         """Wait for what is under way; used when the cache closes."""

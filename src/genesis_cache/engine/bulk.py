@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
-from genesis_cache.engine.flight import Flight, Lost, Outcome
+from genesis_cache.engine.failing import patience
+from genesis_cache.engine.flight import Flight, Lost, Outcome, left_of
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.loading import Load, Loaded
@@ -79,50 +80,77 @@ class Bulk:
     async def get_or_set_many(self, view: View, keys: Sequence[str], load: Load, plan: Plan) -> dict[str, object]:
         """The values of all keys that exist or that the loader brings, in the order asked."""
         found = await self.get_many(view, keys)
+        if plan.refresh_ahead is not None or plan.early_refresh is not None:
+            self._refresh_ahead(view, found, load, plan)
         stale = self._stale(view, [key for key in keys if key not in found])
-        found |= self._served_while_revalidating(view, stale, load, plan)
+        found |= self._served_at_once(view, stale, load, plan)
+        began = 0.0
         while missing := [key for key in dict.fromkeys(keys) if key not in found]:
             joined = self._reading.position()
             flights = self._join_or_lead(view, missing, load, plan)
-            lost = False
+            lost, began = False, began or asyncio.get_running_loop().time()
             for key, flight in flights.items():
                 old = stale.get(key)
-                outcome = await self._reading.leading.wait(view, flight, self._reading.patience(plan, old))
+                patience_s = left_of(patience(plan, old), began)
+                outcome = await self._reading.leading.wait(view, flight, patience_s)
                 if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, flight, outcome, joined):
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:
                     lost = True
                 elif outcome is not Lost.NOTHING:
-                    found[key] = self._reading.fall_back(view, key, flight, outcome, old, plan)
+                    found[key] = self._reading.failing.fall_back(view, key, flight, outcome, old, plan)
             if not lost:
                 break
         return {key: found[key] for key in dict.fromkeys(keys) if key in found}
+
+    def _refresh_ahead(self, view: View, found: Iterable[str], load: Load, plan: Plan) -> None:
+        """Load behind, in one batch, those that were served and are due for it."""
+        core, failing, now = self._core, self._reading.failing, self._core.clock.now()
+        if core.memory is None or core.settings.cache_read_strategy is ReadStrategy.CACHE_ASIDE:
+            return
+        due: list[str] = []
+        for key in found:
+            entry = core.memory.get(view.space.number, view.map_key(key))
+            is_due = entry is not None and judge(entry, now) is Verdict.REFRESH
+            if is_due and view.map_key(key) not in view.space.flights and not failing.resting(view.address(key)):
+                due.append(key)
+        if due and failing.admits_behind(view, [view.address(key) for key in due]):
+            self._join_or_lead(view, due, load, plan, behind=True)
 
     def _stale(self, view: View, keys: Sequence[str]) -> dict[str, Entry]:
         """What memory holds of keys that have no fresh value."""
         looks = {key: self._reading.near(view, key) for key in keys}
         return {key: entry for key, (entry, verdict) in looks.items() if entry is not None and verdict not in SERVED}
 
-    def _served_while_revalidating(
-        self, view: View, stale: Mapping[str, Entry], load: Load, plan: Plan
-    ) -> dict[str, object]:
-        """The old values that may serve at once; their new ones are loaded behind."""
-        core = self._core
-        if core.settings.cache_read_strategy is ReadStrategy.CACHE_ASIDE:
-            return {}
+    def _served_at_once(self, view: View, stale: Mapping[str, Entry], load: Load, plan: Plan) -> dict[str, object]:
+        """The old values that may serve at once: new ones are loaded behind, or their failing load rests."""
+        core, failing = self._core, self._reading.failing
         now = core.clock.now()
-        served = [key for key, entry in stale.items() if judge(entry, now) is Verdict.WHILE_REVALIDATE]
-        for key in served:
-            self._reading.stale_served(view, key)
-        if served:
-            self._join_or_lead(view, served, load, plan)
-        return {key: own_value(stale[key]) for key in served}
+        resting = {key for key in stale if failing.resting(view.address(key))}
+        behind: list[str] = []
+        if core.settings.cache_read_strategy is not ReadStrategy.CACHE_ASIDE:
+            while_revalidating = (key for key, entry in stale.items() if judge(entry, now) is Verdict.WHILE_REVALIDATE)
+            behind = [key for key in while_revalidating if key not in resting]
+            if behind and not failing.admits_behind(view, [view.address(key) for key in behind]):
+                resting.update(behind)
+                behind = []
+        for key in (*behind, *resting):
+            failing.stale_served(view, key)
+        if behind:
+            self._join_or_lead(view, behind, load, plan, behind=True)
+        return {key: own_value(stale[key]) for key in (*behind, *resting)}
 
-    def _join_or_lead(self, view: View, missing: Sequence[str], load: Load, plan: Plan) -> dict[str, Flight]:
+    def _join_or_lead(
+        self, view: View, missing: Sequence[str], load: Load, plan: Plan, *, behind: bool = False
+    ) -> dict[str, Flight]:
+        """``behind``: nobody waits, so the load runs in no caller's context and is counted as a refresh."""
         flights: dict[str, Flight] = {}
         mine: dict[str, Flight] = {}
         now, position, generation = self._core.clock.now(), self._reading.position(), self._core.floors.generation
         for key in missing:
+            if (known := self._known(view, key)) is not None:
+                flights[key] = known
+                continue
             flight = Flight(position, now, generation)
             leading = view.space.flights.setdefault(view.map_key(key), flight)
             flights[key] = leading
@@ -134,8 +162,15 @@ class Bulk:
         for flight in mine.values():
             flight.mates = tuple(mine.values())
         if mine:
-            self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values())
+            if behind:
+                view.space.meter.refreshes += len(mine)
+            self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values(), clean=behind)
         return flights
+
+    def _known(self, view: View, key: str) -> Flight | None:
+        """What an earlier load has found out, where no other is under way."""
+        is_flying = view.map_key(key) in view.space.flights
+        return None if is_flying else self._reading.failing.known(view, key, many=True)
 
     async def _fly(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
         try:
@@ -144,6 +179,10 @@ class Bulk:
             self._land_all(view, mine, ended_by(error))
             raise
         except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it
+            self._core.log.load_failed(next(iter(mine)), error)
+            for key in mine:
+                if self._is_held(view, key):
+                    self._reading.failing.rest(view.address(key), plan.retry_after)
             self._land_all(view, mine, error)
         finally:
             self._land_all(view, mine, Lost.NOTHING)
@@ -151,27 +190,38 @@ class Bulk:
                 self._core.loads_abandoned -= 1
 
     async def _bring(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
-        core = self._core
+        core, failing = self._core, self._reading.failing
         since = [lane.seq() for lane in core.lanes]
         seq = self._reading.position()
         token = core.fills.begin(core.floors.given)
         try:
             call = Load(partial(load.call, list(mine)), load.is_async, takes_context=False)
-            loaded = await self._reading.leading.run_load(view, call, next(iter(mine.values())))
-            if not isinstance(loaded.value, Mapping):
-                msg = f"a loader of many keys must return a mapping of key to value, got {type(loaded.value).__name__}"
-                raise TypeError(msg)
-            values: Mapping[Any, object] = loaded.value
+            first = next(iter(mine.values()))
+            loaded = await self._reading.leading.run_load(view, call, first, None, plan.no_stale_on)
+            values = _mapping(loaded.value)
+            for key in mine:
+                if key not in values:
+                    failing.absent(view, key, plan, token, seq)
             share = loaded.cost_s / max(1, len(mine))
 
             async def keep(address: Address) -> None:
                 one = Loaded(values[address.key], share, None)
                 entry = await self._reading.leading.keep(view, address, plan, one, None, token, since, seq)
+                failing.recovered(view, address)
                 self._land(view, address.key, mine[address.key], entry)
 
             await asyncio.gather(*(keep(view.address(key)) for key in mine if key in values))
+        except Exception as error:
+            for key in mine:
+                has_old = self._is_held(view, key)
+                await failing.failed(view, view.address(key), plan, error, token, seq, has_old=has_old)
+            raise
         finally:
             core.fills.end()
+
+    def _is_held(self, view: View, key: str) -> bool:
+        memory = self._core.memory
+        return memory is not None and memory.get(view.space.number, view.map_key(key)) is not None
 
     def _land_all(self, view: View, mine: dict[str, Flight], outcome: BaseException | Lost) -> None:
         for key, flight in mine.items():
@@ -183,3 +233,10 @@ class Bulk:
         flight.land(outcome)
         if view.space.flights.get(view.map_key(key)) is flight:
             del view.space.flights[view.map_key(key)]
+
+
+def _mapping(value: object) -> Mapping[Any, object]:
+    if not isinstance(value, Mapping):
+        msg = f"a loader of many keys must return a mapping of key to value, got {type(value).__name__}"
+        raise TypeError(msg)
+    return value

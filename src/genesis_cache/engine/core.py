@@ -13,7 +13,9 @@ from genesis_cache.codecs.codec import Codec
 from genesis_cache.codecs.seal import keyring_of
 from genesis_cache.coherence.fills import Fills
 from genesis_cache.coherence.floors import Floors, Reach, reach_of
-from genesis_cache.engine.flight import Flight, Gate
+from genesis_cache.coherence.spreading import spread_of
+from genesis_cache.engine.flight import Flight
+from genesis_cache.engine.gate import Gate
 from genesis_cache.engine.logs import EventLog
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.entry import Entry, Record
@@ -21,9 +23,11 @@ from genesis_cache.model.errors import CacheClosed
 from genesis_cache.model.events import EventHub
 from genesis_cache.model.keys import Address, Scope, address_of, scope_of
 from genesis_cache.model.meter import Latency, LayerMeter, SpaceMeter
+from genesis_cache.model.notice import Notice
 from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.propagation import Propagation
 from genesis_cache.model.settings import TIERS, CacheSettings
+from genesis_cache.policies.freshness import let_expire
 from genesis_cache.tiers.base import Answer, Buffer, Change, Kill, Put, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
 
@@ -241,6 +245,12 @@ class Core:
                 space.gate.limit = max_loads
             return space
 
+    def slow_down(self, namespace: str) -> None:
+        """A namespace and those inside it have lost everything: their loads begin one after the other."""
+        for space in list(self.spaces.values()):
+            if not namespace or space.name == namespace or space.name.startswith(f"{namespace}/"):
+                space.gate.slow_down()
+
     def view(self, name: str, owner: str | None, defaults: EntryOptions) -> View:
         """A view of a namespace; `InvalidKey` where a name cannot be one."""
         scope = scope_of(self.settings.cache_name, name, owner)
@@ -268,6 +278,24 @@ class Core:
         """Whether a tier is still owed the removal of this key: others may have brought the old value from there."""
         return any(address.digest in lane.removes for lane in self.debtors)
 
+    def take_in(self, notice: Notice, given_after: float | None = None) -> None:
+        """Make a notice effective here: now, or by its deadline where it spreads.
+
+        It was given after that monotonic second (None: now), from which its time counts, so that it is over too early
+        rather than too late.
+        """
+        if spread_of(notice) is None:
+            self.floors.apply(notice)
+        else:
+            self.floors.spread(notice, self.clock.now() if given_after is None else given_after)
+
+    def is_reached(self, view: View, entry: Entry) -> bool:
+        """Whether an order that spreads has reached an entry: it may be served, but is no answer to a load."""
+        spreads = self.floors.spreads
+        return (
+            bool(spreads) and entry.extra is not None and bool(spreads.cover(view.reach, entry.extra.tags, entry.seq))
+        )
+
     def require_open(self) -> None:
         """`CacheClosed` on a cache that was closed."""
         if self.closed:
@@ -288,8 +316,11 @@ class Core:
             if owner is None:
                 self._reaches[entry.space, owner] = reach
         epoch = self.floors.epoch
-        if self.floors.killer(reach, plain, () if entry.extra is None else entry.extra.tags, entry.seq):
+        tags = () if entry.extra is None else entry.extra.tags
+        if self.floors.killer(reach, plain, tags, entry.seq):
             return False
+        if self.floors.spreads and tags and (spread := self.floors.spreads.cover(reach, tags, entry.seq)):
+            let_expire(entry, spread.due(key, is_popular=entry.mark), spread.ends)
         entry.epoch = epoch
         return True
 

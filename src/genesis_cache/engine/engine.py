@@ -16,6 +16,7 @@ from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.portal import Portal
 from genesis_cache.engine.reading import Reading
 from genesis_cache.engine.rewriting import Rewriting
+from genesis_cache.engine.streams import Streams
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.options import EntryOptions
@@ -37,6 +38,7 @@ class Engine:
         self.hearing = Hearing(self.core)
         self.writing = Writing(self.core, self.hearing, self.background)
         self.reading = Reading(self.core, self.hearing, self.writing, self.background)
+        self.streams = Streams(self.reading)
         self.bulk = Bulk(self.core, self.hearing, self.reading)
         self.rewriting = Rewriting(self.core, self.hearing, self.reading, self.writing)
         self.portal = Portal()
@@ -98,6 +100,7 @@ class Engine:
         """Finish what is under way, write what is queued, let go of everything. Every later call raises CacheClosed."""
         if self.core.closed:
             return
+        self.reading.renewing.close()
         await self.background.drain()
         self.core.closed, self.core.opened = True, False
         self.core.floors.heard_until = NEVER

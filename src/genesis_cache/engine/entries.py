@@ -9,6 +9,7 @@ from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.model.weigh import weigh
 from genesis_cache.policies.freshness import FOREVER, quick_until, remaining
+from genesis_cache.policies.xfetch import early_by
 
 WEIGHT_UNIT_BYTES = 16
 
@@ -18,9 +19,14 @@ def lifetime(plan: Plan, value: object, *, loaded: bool) -> float | None:
     ttl = plan.ttl
     if loaded and value is None and plan.negative_ttl is not None:
         ttl = plan.negative_ttl
-    if ttl is not None and plan.jitter:
-        ttl *= 1.0 - plan.jitter * random.random()  # noqa: S311  # spreads expiries, protects nothing
-    return ttl
+    return jittered(ttl, plan)
+
+
+def jittered(ttl: float | None, plan: Plan) -> float | None:
+    """The ttl less a random part of the plan's jitter."""
+    if ttl is None or not plan.jitter:
+        return ttl
+    return ttl * (1.0 - plan.jitter * random.random())  # noqa: S311  # spreads expiries, protects nothing
 
 
 def make_record(  # the parts of a record that its plan does not know
@@ -36,6 +42,15 @@ def make_record(  # the parts of a record that its plan does not know
     record.tiers = plan.tiers
     record.sensitive = plan.sensitive
     return record
+
+
+def refresh_early(record: Record, plan: Plan) -> None:
+    """Draw when the record is to be refreshed, by what its load took, where the plan says so."""
+    if plan.early_refresh is None or record.ttl is None or record.ttl <= 0:
+        return
+    early_s = early_by(record.cost, plan.early_refresh, random.random(), record.ttl)  # noqa: S311  # protects nothing
+    ahead = 1.0 - early_s / record.ttl
+    record.refresh_ahead = ahead if record.refresh_ahead is None else min(ahead, record.refresh_ahead)
 
 
 def near_entry(core: Core, view: View, key: MapKey, record: Record) -> Entry:

@@ -1,15 +1,16 @@
-"""Flight: one load of one key, and all who wait for it; `Gate`: how many loads may run at once.
+"""Flight: one load of one key, and all who wait for it.
 
 A load runs in a task of its own, so that no caller's cancellation reaches it. Callers wait on futures of their own
 event loops, so that several loops and threads may share a flight.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
+from typing import Any
 
+from genesis_cache.engine.feed import Feed
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.keys import Address
 
@@ -29,8 +30,8 @@ class Flight:
     """One load under way. ``since`` is the log's sequence read before it began, ``generation`` that of the floors."""
 
     __slots__ = (
-        "_waiters", "abandoned", "address", "generation", "mates", "outcome", "placed", "since", "started", "task",
-        "trace",
+        "_waiters", "abandoned", "address", "feed", "generation", "mates", "outcome", "placed", "queued", "since",
+        "started", "task", "trace",
     )  # fmt: skip
 
     def __init__(self, since: int, started: float, generation: int = 0) -> None:
@@ -40,6 +41,8 @@ class Flight:
         self.task: asyncio.Task[None] | None = None
         self.outcome: Outcome | None = None
         self.placed = False
+        self.queued = False
+        """Whether it waits for a place."""
         self.abandoned = False
         self.address: Address | None = None
         """The key whose lease it holds or waits for, if it takes one."""
@@ -47,12 +50,14 @@ class Flight:
         """All flights that one loader of many keys serves; the first stands for it where places are counted."""
         self.trace: TracebackType | None = None
         """The traceback of the loader's error, which every raising of it begins with again."""
+        self.feed: Feed | None = None
+        """What a streaming load has brought so far."""
         self._waiters: dict[asyncio.Future[Outcome], asyncio.AbstractEventLoop] = {}
 
     @property
     def waiting(self) -> int:
-        """How many callers wait."""
-        return len(self._waiters)
+        """How many callers wait for it or read what it brings."""
+        return len(self._waiters) + (0 if self.feed is None else self.feed.readers)
 
     @property
     def orphaned(self) -> bool:
@@ -74,6 +79,30 @@ class Flight:
             if timer is not None:
                 timer.cancel()
             self._waiters.pop(future, None)
+
+    async def wait_for_item(self, number: int, patience_s: float | None = None) -> Outcome | Feed:
+        """Of a streaming load, the feed as soon as the item of this number, from 0, has come; else as `wait`."""
+        feed = self.feed
+        if feed is None:
+            return await self.wait(patience_s)
+        if feed.count > number:
+            return feed
+        if self.outcome is not None:
+            return self.outcome
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiters[future] = loop
+        timer = None if patience_s is None else loop.call_later(patience_s, _settle, future, Lost.WAIT)
+        feed.listen(future, loop, number)
+        self._settle_late(future)
+        try:
+            outcome: Outcome | Feed = await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._waiters.pop(future, None)
+            feed.ignore(future)
+        return outcome
 
     def _settle_late(self, future: asyncio.Future[Outcome]) -> None:
         """The flight may have landed on another thread after `wait` looked and before it was among those who wait."""
@@ -99,43 +128,6 @@ def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
         future.set_result(outcome)
 
 
-class Gate:
-    """At most so many loads at once, first come first served, across event loops."""
-
-    __slots__ = ("_queue", "limit", "running")
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.running = 0
-        self._queue: deque[tuple[asyncio.Future[None], asyncio.AbstractEventLoop]] = deque()
-
-    async def enter(self) -> None:
-        """Wait for a place. Whoever enters must `leave`."""
-        if self.running < self.limit:
-            self.running += 1
-            return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._queue.append((future, loop))
-        try:
-            await future
-        except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Give the place to the longest waiting."""
-        while self._queue:
-            future, loop = self._queue.popleft()
-            if future.done() or loop.is_closed():
-                continue
-            loop.call_soon_threadsafe(self._hand_over, future)
-            return
-        self.running -= 1
-
-    def _hand_over(self, future: asyncio.Future[None]) -> None:
-        if future.done():
-            self.leave()
-        else:
-            future.set_result(None)
+def left_of(patience_s: float | None, began: float) -> float | None:
+    """What is left of a caller's patience, which began at this time of the running event loop."""
+    return None if patience_s is None else max(0.0, patience_s - (asyncio.get_running_loop().time() - began))

@@ -23,6 +23,7 @@ class Hearing:
     """Keeps the floors up to date with the log of the widest shared tier."""
 
     __slots__ = (
+        "_complete_until",
         "_core",
         "_expected",
         "_follows",
@@ -39,6 +40,8 @@ class Hearing:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._heard: Position | None = None
+        self._complete_until = NEVER
+        """Monotonic seconds: all that the log was given before then has been taken in."""
         self._news = False
         self._own: dict[int, None] = {}
         self._spared: set[int] = set()
@@ -57,6 +60,7 @@ class Hearing:
         """Take in what the log says now, then let hits be quick for a moment, unless somebody wants to see each."""
         core = self._core
         self.keeper()
+        looked_at = core.clock.now()
         self._news = False
         heard_at = None if self._follows is None else self._follows.heard_at  # before the position that it vouches for
         if core.authority is not None:
@@ -66,6 +70,9 @@ class Hearing:
                     self._catch_up(core.authority, position)
         watched = core.events.wants("hit") or core.log.hits
         now = core.clock.now()
+        self._complete_until = looked_at if self._follows is None else heard_at or self._complete_until
+        if core.floors.spreads:
+            core.floors.end_spreads(now)
         quick_until = now + self.interval_s
         if self._follows is not None:
             quick_until = min(quick_until, self._proven_until(heard_at, now))
@@ -113,6 +120,10 @@ class Hearing:
     def expect(self, key: tuple[int, MapKey]) -> None:
         """A write of this key by this process is on its way: notices of the key are judged when it has its sequence."""
         self._expected.setdefault(key, [0, 0])[0] += 1
+
+    def is_expected(self, key: tuple[int, MapKey]) -> bool:
+        """Whether a write of this key by this process is on its way."""
+        return key in self._expected
 
     def settle(self, key: tuple[int, MapKey], seq: int) -> bool:
         """The write has its sequence; whether its near copy is still the newest that was heard of."""
@@ -174,12 +185,15 @@ class Hearing:
             core.floors.overrule(kill.notice)
         for space in core.spaces.values():  # a load under way may bring what was changed: nobody joins it any more
             space.flights.clear()
+            space.gate.slow_down()
 
     def apply(self, notice: Notice) -> None:
         """Make one notice effective here: a key is forgotten at once, the rest by its floor."""
         core = self._core
-        core.floors.apply(notice)
+        core.take_in(notice, self._complete_until)
         if notice.kind is not Kind.KEY:
+            if notice.kind is Kind.CLEAR and notice.owner is None:
+                core.slow_down(notice.namespace)
             return
         space = core.spaces.get(notice.namespace)
         if space is None or notice.seq in self._spared:

@@ -6,17 +6,21 @@ A load runs in a task of its own. Its callers come and go; it ends by its own de
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, MapKey, View
+from genesis_cache.engine.entries import age
+from genesis_cache.engine.failing import Failing
+from genesis_cache.engine.feed import Feed
 from genesis_cache.engine.flight import Flight, Lost
 from genesis_cache.engine.loading import Load, Loaded, Loader
 from genesis_cache.engine.storing import Storing
 from genesis_cache.model.entry import Entry
-from genesis_cache.model.errors import CacheError
+from genesis_cache.model.errors import CacheError, LoaderTimeout
 from genesis_cache.model.keys import Address
 from genesis_cache.model.options import Plan
 from genesis_cache.policies.freshness import Verdict
@@ -26,11 +30,12 @@ LEASE_POLL_FIRST_S = 0.001
 LEASE_POLL_MOST_S = 0.05
 LEASE_PATIENCE_S = 10.0  # for a load of another process, which may hang: then this one loads by itself
 
-REMEMBERED_RESTS = 4096  # keys whose load failed lately; beyond it they are all tried again
 LOADER_THREADS = 4096  # at most; how many loads run at once is for the namespaces' gates to say
 
 _LOADING: contextvars.ContextVar[tuple[Flight, ...]] = contextvars.ContextVar("genesis_cache_loading", default=())
 """The loads that the running code is part of, outermost first."""
+
+_W = TypeVar("_W", bound=object)
 
 Further = Callable[..., Awaitable[tuple[Entry | None, Verdict]]]
 """As `Reading.further`."""
@@ -48,20 +53,24 @@ class Job(msgspec.Struct, gc=False):
     background: bool = False
     force: bool = False
     """Load even if another process has brought a fresh value meanwhile."""
+    younger_than_s: float | None = None
+    """A fresh value of another process must be younger to be as good as a load; None: any is."""
 
 
 class Leading:
     """Starts loads, runs them, and keeps the books of who waits."""
 
-    def __init__(self, core: Core, storing: Storing, background: Background, further: Further) -> None:
+    def __init__(
+        self, core: Core, storing: Storing, failing: Failing, background: Background, further: Further
+    ) -> None:
         self._core = core
         self._storing = storing
+        self._failing = failing
         self._background = background
         self._further = further
         self._position = storing.position
         self._loader = Loader(core.settings.cache_load_deadline, LOADER_THREADS)
         self._leased: dict[bytes, Flight] = {}
-        self._rests: dict[bytes, float] = {}
         self.keep = storing.keep
 
     def lead(self, job: Job) -> Flight:
@@ -69,8 +78,13 @@ class Leading:
         core = self._core
         flight = Flight(self._position(), core.clock.now(), core.floors.generation)
         flight.address = job.address
+        if job.load.is_stream:
+            flight.feed = Feed(flight)
         leading = job.view.space.flights.setdefault(job.key, flight)
         if leading is flight:
+            if job.background:
+                job.view.space.gate.behind += 1
+                job.view.space.meter.refreshes += 1
             self.launch(self._fly(flight, job), (flight,), clean=job.background)
         return leading
 
@@ -89,12 +103,16 @@ class Leading:
             flight.land(ended_by(error))
             raise
         except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it, not the loop
-            self._rest(job, error)
+            self._core.log.load_failed(job.address.key, error)
+            if job.stale is not None:
+                self._failing.rest(job.address, job.plan.retry_after)
             flight.land(error)
         else:
-            self._rests.pop(job.address.digest, None)
+            self._failing.recovered(job.view, job.address)
             flight.land(outcome)
         finally:
+            if job.background:
+                job.view.space.gate.behind -= 1
             if flight.abandoned:
                 self._core.loads_abandoned -= 1
             if job.view.space.flights.get(job.key) is flight:
@@ -114,23 +132,51 @@ class Leading:
         seq = self._position()
         token = core.fills.begin(core.floors.given)
         try:
-            loaded = await self.run_load(job.view, job.load, flight, job.stale)
+            loaded = await self.run_load(job.view, job.load, flight, job.stale, job.plan.no_stale_on)
             return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
+        except Exception as error:
+            has_old = job.stale is not None
+            await self._failing.failed(job.view, job.address, job.plan, error, token, seq, has_old=has_old)
+            raise
         finally:
             core.fills.end()
 
-    async def run_load(self, view: View, load: Load, flight: Flight, stale: Entry | None = None) -> Loaded:
+    async def run_load(
+        self,
+        view: View,
+        load: Load,
+        flight: Flight,
+        stale: Entry | None = None,
+        answers: tuple[type[Exception], ...] = (),
+    ) -> Loaded:
         """Call the loader when the namespace has a place for it; what a loader itself asks for shares its place."""
         outer = _LOADING.get()
         if all(flight.outcome is not None for flight in outer):
-            await view.space.gate.enter()
-            flight.placed = True
+            await self._place(view, flight)
+        if flight.feed is not None:
+            load = msgspec.structs.replace(load, call=partial(load.call, flight.feed))
         within = _LOADING.set((*outer, *(flight.mates or (flight,))))
         try:
-            return await self._storing.load(self._loader, view, load, stale)
+            return await self._storing.load(self._loader, view, load, stale, answers)
         finally:
             _LOADING.reset(within)
             self._leave(view, flight)
+
+    async def _place(self, view: View, flight: Flight) -> None:
+        """Wait for a place, at most for as long as a load may live; a load that all leave meanwhile is not begun."""
+        patience_s = self._core.settings.cache_load_deadline
+        flight.queued = True
+        try:
+            await view.space.gate.enter(view.owner, patience_s)
+        except TimeoutError:
+            msg = (
+                f"no place for a load came free within {patience_s:g} s (CACHE_LOAD_DEADLINE): "
+                f"{view.space.gate.limit} others of {view.space.name or 'the root'!r} are under way (max_loads)"
+            )
+            raise LoaderTimeout(msg) from None
+        finally:
+            flight.queued = False
+        flight.placed = True
 
     async def _lease(self, flight: Flight, job: Job) -> Entry | None:
         """None once this process holds the key's lease; or the value, if another process brought it meanwhile."""
@@ -145,7 +191,11 @@ class Leading:
         if job.force:
             return None
         entry, verdict = await self._further(job.view, job.address, sensitive=job.plan.sensitive)
-        return entry if verdict is Verdict.FRESH else None
+        if entry is None or verdict is not Verdict.FRESH or core.is_reached(job.view, entry):
+            return None
+        value_age = age(entry, core.clock.now())
+        is_young = job.younger_than_s is None or (value_age is not None and value_age < job.younger_than_s)
+        return entry if is_young else None
 
     async def _take(self, flight: Flight, address: Address, tier: Tier) -> bool:
         """Take the key's lease, or take it over from an older load of this process, which may hang or be outdated."""
@@ -172,19 +222,60 @@ class Leading:
             del self._leased[address.digest]
             authority.tier.release(address)
 
+    def joinable(self, view: View, key: str, load: Load, plan: Plan) -> Flight | None:
+        """The load of a key under way, if it can still bring what this caller may have; else the key is free."""
+        flight = view.space.flights.get(view.map_key(key))
+        if flight is None:
+            return None
+        is_killed = load.is_stream and self._is_killed(view, key, flight, plan)
+        if not (is_killed or flight.orphaned or self._is_too_old(flight)):
+            return flight
+        view.space.flights.pop(view.map_key(key), None)
+        return None
+
+    def _is_too_old(self, flight: Flight) -> bool:
+        """Whether its load began so long ago that what this process cannot hear may have changed the value since."""
+        core = self._core
+        return core.is_deaf and core.clock.now() - flight.started > core.settings.cache_max_staleness
+
+    def _is_killed(self, view: View, key: str, flight: Flight, plan: Plan) -> bool:
+        """Whether what a load brings was invalidated meanwhile: who wants its items as they come must not join it."""
+        self._position()
+        floors = self._core.floors
+        is_dead = floors.killer(view.reach, key, plan.tags, flight.since)
+        return flight.generation != floors.generation or bool(is_dead)
+
     async def wait(self, view: View, flight: Flight, patience_s: float | None) -> BaseException | Entry | Lost:
         """The flight's outcome, or `Lost.WAIT`; a caller that leaves is noticed."""
-        if flight.outcome is None and flight in _LOADING.get():
-            msg = "a loader asked for the very key that it is loading: it would wait for itself"
-            raise CacheError(msg)
+        _refuse_own(flight)
+        return await self._noticed(view, flight, flight.wait(patience_s))
+
+    async def join(
+        self, view: View, flight: Flight, patience_s: float | None, load: Load
+    ) -> BaseException | Entry | Lost | Feed:
+        """As `wait`; who would load a stream gets the feed, with its first item, and has to `leave` it."""
+        if not load.is_stream:
+            return await self.wait(view, flight, patience_s)
+        _refuse_own(flight)
+        outcome = await self._noticed(view, flight, flight.wait_for_item(0, patience_s))
+        if isinstance(outcome, Feed):
+            outcome.enter()
+        return outcome
+
+    async def _noticed(self, view: View, flight: Flight, waiting: Coroutine[Any, Any, _W]) -> _W:
         try:
-            outcome = await flight.wait(patience_s)
+            outcome = await waiting
         except asyncio.CancelledError:
             self._left(view, flight)
             raise
         if outcome is Lost.WAIT:
             self._left(view, flight)
         return outcome
+
+    def leave(self, view: View, feed: Feed) -> None:
+        """A reader that has joined reads no more."""
+        feed.leave()
+        self._left(view, feed.flight)
 
     def _left(self, view: View, flight: Flight) -> None:
         """The last caller of a load may be gone: it goes on, but gives its place to others, if not too many do."""
@@ -194,6 +285,10 @@ class Leading:
                 return
             flight = flight.mates[0]
         if flight.waiting or flight.outcome is not None or flight.abandoned:
+            return
+        if flight.queued and flight.task is not None:
+            view.space.meter.loads_given_up += 1
+            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
             return
         flight.abandoned = True
         core.loads_abandoned += 1
@@ -208,18 +303,6 @@ class Leading:
             flight.placed = False
             view.space.gate.leave()
 
-    def _rest(self, job: Job, error: BaseException) -> None:
-        """A load failed: while the old value may serve, the next attempt waits for ``retry_after``."""
-        self._core.log.load_failed(job.address.key, error)
-        if job.stale is not None:
-            if len(self._rests) >= REMEMBERED_RESTS:
-                self._rests.clear()
-            self._rests[job.address.digest] = self._core.clock.now() + job.plan.retry_after
-
-    def resting(self, address: Address) -> bool:
-        """Whether the key's load failed so lately that its old value serves without another attempt."""
-        return bool(self._rests) and self._core.clock.now() < self._rests.get(address.digest, 0.0)
-
     def close(self) -> None:
         """Let go of the loaders' threads."""
         self._loader.close()
@@ -229,6 +312,12 @@ class Leading:
         self._loader.forget()
         self._leased.clear()
         self._core.loads_abandoned = 0
+
+
+def _refuse_own(flight: Flight) -> None:
+    if flight.outcome is None and flight in _LOADING.get():
+        msg = "a loader asked for the very key that it is loading: it would wait for itself"
+        raise CacheError(msg)
 
 
 def ended_by(error: asyncio.CancelledError) -> asyncio.CancelledError | Lost:

@@ -70,6 +70,8 @@ class Load(msgspec.Struct, frozen=True):
     is_async: bool
     takes_context: bool
     annotation: object = MISSING
+    is_stream: bool = False
+    """Whether it feeds its callers while it runs: ``call`` then takes a `Feed` before the context."""
 
 
 class Loaded(msgspec.Struct):

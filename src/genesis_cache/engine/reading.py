@@ -14,16 +14,19 @@ from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
-from genesis_cache.engine.flight import Flight, Gate, Lost
+from genesis_cache.engine.failing import Failing, patience
+from genesis_cache.engine.feed import Feed
+from genesis_cache.engine.flight import Flight, Lost, left_of
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.late import LateReplies
 from genesis_cache.engine.leading import Job, Leading
 from genesis_cache.engine.loading import Load
+from genesis_cache.engine.renewing import Renewing
 from genesis_cache.engine.storing import Storing
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry, Record
-from genesis_cache.model.errors import LoaderTimeout
 from genesis_cache.model.keys import Address
+from genesis_cache.model.missing import MISSING
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
@@ -51,7 +54,9 @@ class Reading:
         self._hearing = hearing
         self._writing = writing
         self._background = background
-        self.leading = Leading(core, Storing(core, writing), background, self.further)
+        self.failing = Failing(core, writing)
+        self.leading = Leading(core, Storing(core, writing), self.failing, background, self.further)
+        self.renewing = Renewing(core, self.leading, self.failing)
         self.position = writing.position
         self.late_replies = LateReplies(core, background, self.accept, writing.promote)
         first = core.lanes[0] if core.lanes else None
@@ -72,6 +77,7 @@ class Reading:
             return None, Verdict.GONE
         if entry.epoch is not core.floors.epoch and not core.living(entry):
             core.memory.drop(entry, "invalidated")
+            view.space.gate.lost(1)
             return None, Verdict.GONE
         verdict = judge(entry, now)
         if verdict is Verdict.GONE:
@@ -324,11 +330,15 @@ class Reading:
     # -- get_or_set --------------------------------------------------------------------------------------------------
 
     async def get_or_set(self, view: View, key: str, load: Load, plan: Plan) -> object:
-        """The value, loaded at most once however many callers want it at this moment."""
+        """The value, loaded at most once however many callers want it at this moment.
+
+        Of a streaming load that is under way, its feed, as soon as the first item has come; the caller leaves it.
+        """
         if not self._core.opened:
             await self.open()
+        began = 0.0
         while True:
-            entry, verdict = self._near_by_plan(view, key, plan)
+            entry, verdict = self._near_by_plan(view, key, load, plan)
             if verdict is Verdict.FRESH and entry is not None:
                 return self.serve(view, key, entry)
             if entry is None:
@@ -340,16 +350,19 @@ class Reading:
             stale = entry if verdict in (Verdict.WHILE_REVALIDATE, Verdict.IF_ERROR) else None
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
-            outcome = await self.leading.wait(view, flight, self.patience(plan, stale))
+            began = began or asyncio.get_running_loop().time()
+            outcome = await self.leading.join(view, flight, left_of(patience(plan, stale), began), load)
             self._core.latency.add(time.perf_counter() - started)
-            if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, flight, outcome, joined):
-                    return own_value(outcome)
+            if isinstance(outcome, Entry | Feed):
+                if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
+                    return found
             elif outcome not in (Lost.TASK, Lost.NOTHING):
-                return self.fall_back(view, key, flight, outcome, stale, plan)
+                return self.failing.fall_back(view, key, flight, outcome, stale, plan)
 
-    def _near_by_plan(self, view: View, key: str, plan: Plan) -> tuple[Entry | None, Verdict]:
+    def _near_by_plan(self, view: View, key: str, load: Load, plan: Plan) -> tuple[Entry | None, Verdict]:
         """As `near`; a value that should have been sealed and was not came from somebody else's hand."""
+        if plan.refresh_every is not None:
+            self.renewing.asked(view, view.address(key), load, plan)
         entry, verdict = self.near(view, key)
         if entry is not None and plan.sensitive and self._core.codec.can_seal:
             is_sealed = entry.extra is not None and entry.extra.sensitive
@@ -367,6 +380,8 @@ class Reading:
         entry, verdict = await self.further(view, address, sensitive=plan.sensitive)
         if entry is None:
             return self.near(view, key)  # it may have been loaded while this call waited
+        if verdict in SERVED:
+            self.failing.disproved(view, key)
         core.latency.add(time.perf_counter() - started)
         return entry, verdict
 
@@ -383,75 +398,65 @@ class Reading:
         """Load now, whatever is held, store it and return it; joins a load that is under way."""
         if not self._core.opened:
             await self.open()
+        began = asyncio.get_running_loop().time()
         while True:
-            entry, _ = self.near(view, key)
             joined = self.position()
-            flight = view.space.flights.get(view.map_key(key))
+            flight = self.leading.joinable(view, key, load, plan)
             if flight is None:
-                address = view.address(key)
-                flight = self.leading.lead(Job(view, view.map_key(key), address, load, plan, entry, force=True))
-            outcome = await self.leading.wait(view, flight, plan.hard_timeout)
-            if isinstance(outcome, Entry):
-                if not self.killed_since(view, key, flight, outcome, joined):
-                    return own_value(outcome)
+                job = Job(view, view.map_key(key), view.address(key), load, plan, self.near(view, key)[0], force=True)
+                flight = self.leading.lead(job)
+            outcome = await self.leading.join(view, flight, left_of(plan.hard_timeout, began), load)
+            if isinstance(outcome, Entry | Feed):
+                if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
+                    return found
             elif outcome not in (Lost.TASK, Lost.NOTHING):
-                return self.fall_back(view, key, flight, outcome, None, plan)
+                return self.failing.fall_back(view, key, flight, outcome, None, plan)
 
     # -- 3. what may be served at once -------------------------------------------------------------------------------
 
     def _serves_now(self, view: View, key: str, entry: Entry, verdict: Verdict, load: Load, plan: Plan) -> bool:
         """Whether an entry past its best is the answer: refreshed behind, or held while a failing load rests."""
         core = self._core
-        resting = self.leading.resting(view.address(key))
+        resting = self.failing.resting(view.address(key))
         if verdict is Verdict.IF_ERROR:
             if resting:
-                self.stale_served(view, key)
+                self.failing.stale_served(view, key)
             return resting
         aside = core.settings.cache_read_strategy is ReadStrategy.CACHE_ASIDE
         if verdict is Verdict.WHILE_REVALIDATE:
             if aside and not resting:
                 return False
-            self.stale_served(view, key)
+            self.failing.stale_served(view, key)
         elif verdict is Verdict.REFRESH:
             self.serve(view, key, entry)
         if not resting and not aside:
             self._refresh(view, key, load, plan, entry)
         return True
 
-    def stale_served(self, view: View, key: str) -> None:
-        """An old value was the answer: counted, and told to who wants to know."""
-        view.space.meter.stale_served += 1
-        if self._core.events.wants("stale"):
-            self._core.events.emit("stale", key=key, namespace=view.space.name)
-
     def _refresh(self, view: View, key: str, load: Load, plan: Plan, old: Entry) -> None:
-        if view.map_key(key) not in view.space.flights:
-            self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, old, background=True))
+        address, map_key = view.address(key), view.map_key(key)
+        if map_key not in view.space.flights and self.failing.admits_behind(view, [address]):
+            self.leading.lead(Job(view, map_key, address, load, plan, old, background=True))
 
     # -- 4. join or lead the flight ----------------------------------------------------------------------------------
 
-    def _is_too_old(self, flight: Flight) -> bool:
-        """Whether its load began so long ago that what this process cannot hear may have changed the value since."""
-        core = self._core
-        return core.is_deaf and core.clock.now() - flight.started > core.settings.cache_max_staleness
-
     def _join_or_lead(self, view: View, key: str, load: Load, plan: Plan, stale: Entry | None) -> Flight:
-        map_key = view.map_key(key)
-        flight = view.space.flights.get(map_key)
-        if flight is not None and not flight.orphaned and not self._is_too_old(flight):
+        flight = self.leading.joinable(view, key, load, plan)
+        if flight is not None:
             view.space.meter.coalesced += 1
             return flight
-        view.space.flights.pop(map_key, None)
         self.missed(view, key)
-        return self.leading.lead(Job(view, map_key, view.address(key), load, plan, stale))
+        if (known := self.failing.known(view, key)) is not None:
+            return known
+        return self.leading.lead(Job(view, view.map_key(key), view.address(key), load, plan, stale))
 
-    # -- 6. how long a caller waits, and what it gets if that was not enough -----------------------------------------
+    # -- 6. whether what the load brought is good enough for this caller ---------------------------------------------
 
-    @staticmethod
-    def patience(plan: Plan, stale: Entry | None) -> float | None:
-        """Seconds that a caller waits for a load; None: as long as the load may take."""
-        limits = (plan.hard_timeout, plan.soft_timeout if stale is not None else None)
-        return min((limit for limit in limits if limit is not None), default=None)
+    def _brought(self, view: View, key: str, flight: Flight, outcome: Entry | Feed, joined: int) -> object:
+        """The value of a load, or the feed of a stream; MISSING where it was invalidated meanwhile."""
+        if isinstance(outcome, Feed):
+            return outcome
+        return MISSING if self.killed_since(view, key, flight, outcome, joined) else own_value(outcome)
 
     def killed_since(self, view: View, key: str, flight: Flight, entry: Entry, joined: int) -> bool:
         """Whether the value may have been invalidated after its load began and before this caller asked for it."""
@@ -462,29 +467,6 @@ class Reading:
         # The highest killer may be younger than the call and hide one that is not, so any of them counts.
         return bool(self._core.floors.killer(view.reach, key, tags_of(entry), entry.seq))
 
-    def fall_back(
-        self, view: View, key: str, flight: Flight, outcome: BaseException | Lost, stale: Entry | None, plan: Plan
-    ) -> object:
-        """The old value where one may serve; else the loader's error, or LoaderTimeout."""
-        if stale is not None and self._core.clock.now() < max(stale.until, self._stale_end(stale)):
-            self.stale_served(view, key)
-            view.space.meter.stale_waited += 1
-            return own_value(stale)
-        if isinstance(outcome, BaseException):
-            raise outcome.with_traceback(flight.trace)
-        if view.space.flights.get(view.map_key(key)) is flight:
-            del view.space.flights[view.map_key(key)]  # a hung load does not hold its key
-        self._core.load_results["timeout"] += 1
-        limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout
-        msg = (
-            f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
-        )
-        raise LoaderTimeout(msg)
-
-    @staticmethod
-    def _stale_end(stale: Entry) -> float:
-        return 0.0 if stale.extra is None else max(stale.extra.swr_until, stale.extra.sie_until)
-
     async def open(self) -> None:
         """Open the cache at its first use; CacheClosed if it was closed."""
         if self.opener is not None:
@@ -493,6 +475,7 @@ class Reading:
     def forget(self) -> None:
         """In a forked child: no load of the parent is under way here."""
         self.leading.forget()
+        self.renewing.forget()
         for space in self._core.spaces.values():
             space.flights.clear()
-            space.gate = Gate(space.gate.limit)
+            space.gate = space.gate.anew()

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from genesis_cache.coherence.fills import Token
+from genesis_cache.coherence.spreading import spread_name, spread_of
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane, MapKey, View
 from genesis_cache.engine.delivery import Answers, Delivery, Lanes, queue
-from genesis_cache.engine.entries import lifetime, make_record, near_entry, stored_record
+from genesis_cache.engine.entries import age, lifetime, make_record, near_entry, stored_record
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.errors import SerializationError
@@ -30,6 +31,7 @@ from genesis_cache.tiers.base import Buffer, Change, Kill, Put, Receipt, Remove
 Written = Sequence[tuple[tuple[int, MapKey], Entry | None]]
 
 DONE = Outcome()
+SAME_AGE_S = 0.001  # what two readings of the clocks may make of one age
 Victim = tuple[Entry, Token, int]  # with the token and the nearest log's sequence of the moment it left memory
 DEMOTE_PER_TURN = 256  # victims looked at once; the rest of a burst is let go
 
@@ -133,6 +135,8 @@ class Writing:
         core = self._core
         if core.memory is None:
             return
+        if core.fills.negatives:
+            core.fills.negatives.forget((entry.space & ~1, entry.key))
         victims = core.memory.put(entry)
         if not victims:
             return
@@ -251,17 +255,23 @@ class Writing:
         near = record.tiers is None or "memory" in record.tiers
         if core.memory is not None and near and core.fills.alive(token, (view.space.number, key)):
             held = core.memory.get(view.space.number, key)
-            if held is not None and self._as_good(held, entry):
+            if held is not None and self._as_good((view.space.number, key), held, entry):
                 return held
             self.admit(entry)
             self._after_puts()
         return entry
 
-    def _as_good(self, held: Entry, found: Entry) -> bool:
-        """Whether memory holds an entry already that what was found below must not replace: fresh, or no staler."""
+    def _as_good(self, place: tuple[int, MapKey], held: Entry, found: Entry) -> bool:
+        """Whether memory holds an entry already that what was found below must not replace: fresh, or no staler.
+
+        One that is due for a refresh is replaced by a younger one: another process has made the refresh.
+        """
         now = self._core.clock.now()
         if gone(held, now) or not self._core.living(held):
             return False
+        if judge(held, now) is Verdict.REFRESH and not self._hearing.is_expected(place):
+            held_age, found_age = age(held, now), age(found, now)
+            return held_age is None or found_age is None or found.seq < held.seq or held_age <= found_age + SAME_AGE_S
         return now < held.until or now >= found.until
 
     # -- invalidations -----------------------------------------------------------------------------------------------
@@ -286,9 +296,15 @@ class Writing:
             if core.memory is not None and (entry := core.memory.get(view.space.number, key)) is not None:
                 core.memory.drop(entry, "explicit")
 
-    async def kill(self, view: View, kind: Kind, names: Sequence[str]) -> Outcome:
-        """Invalidate by tags, a pattern or a whole scope: a sequence in the log, no scan, no set of keys."""
-        notices = [Notice(kind, view.space.name, view.owner, name) for name in names]
+    async def kill(self, view: View, kind: Kind, names: Sequence[str], spread_s: float | None = None) -> Outcome:
+        """Invalidate by tags, a pattern or a whole scope: a sequence in the log, no scan, no set of keys.
+
+        ``spread_s``, for tags: not at once, but by then.
+        """
+        told = names if spread_s is None else [spread_name(name, spread_s) for name in names]
+        notices = [Notice(kind, view.space.name, view.owner, name) for name in told]
+        if kind is Kind.CLEAR and view.owner is None:
+            self._core.slow_down(view.space.name)
         outcome = await self._kill(notices)
         view.space.meter.invalidations[kind.value] += len(names)
         self._tell(kind.value, names)
@@ -299,21 +315,22 @@ class Writing:
         authority = self._core.authority
         if authority is None:
             for notice in notices:
-                self._core.floors.apply(msgspec.structs.replace(notice, seq=self._core.floors.seq + 1))
+                self._core.take_in(msgspec.structs.replace(notice, seq=self._core.floors.seq + 1))
             return DONE
         kills = [Kill(notice) for notice in notices]
         receipts = None if authority.owed else authority.tier.commit_now(kills)
         if receipts is None:
             receipts = await self._kill_slowly(authority, kills)
         for notice, receipt in zip(notices, receipts or (), strict=False):
-            self._core.floors.apply(msgspec.structs.replace(notice, seq=receipt.seq))
+            self._core.take_in(msgspec.structs.replace(notice, seq=receipt.seq))
         return DONE if receipts is not None else Outcome((authority.tier.kind,))
 
     async def _kill_slowly(self, authority: Lane, kills: Sequence[Kill]) -> list[Receipt] | None:
         """Local first: nothing older is served here while the log is being told, nor where it cannot be told."""
         self.position()
         for kill in kills:
-            self._core.floors.foresee(kill.notice)
+            if spread_of(kill.notice) is None:
+                self._core.floors.foresee(kill.notice)
         order: asyncio.Task[Any] = self._background.spawn(self._order(authority, kills))
         receipts: list[Receipt] | None = await asyncio.shield(order)  # who leaves takes nothing back
         return receipts
@@ -329,7 +346,7 @@ class Writing:
                 if receipts is None:
                     floors.overrule(kill.notice)
                 else:
-                    floors.apply(msgspec.structs.replace(kill.notice, seq=receipts[n].seq))
+                    self._core.take_in(msgspec.structs.replace(kill.notice, seq=receipts[n].seq))
         return receipts
 
     async def tell(self, notice: Notice) -> Outcome:

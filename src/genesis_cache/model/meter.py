@@ -57,12 +57,18 @@ class SpaceMeter:
 
     __slots__ = (
         "coalesced",
+        "fallbacks",
         "far_hits",
         "invalidations",
         "load_errors",
         "loads",
+        "loads_given_up",
         "misses",
         "near_hits",
+        "negatives_served",
+        "not_modified",
+        "refreshes",
+        "refreshes_put_off",
         "seconds_saved",
         "stale_served",
         "stale_waited",
@@ -75,9 +81,15 @@ class SpaceMeter:
         self.misses = 0
         self.loads = 0
         self.load_errors = 0
+        self.loads_given_up = 0  # because all their callers had left before there was a place
         self.coalesced = 0
         self.stale_served = 0
         self.stale_waited = 0  # of these, by callers that waited for a load first and so count as misses
+        self.refreshes = 0  # loads that were begun behind, ahead of need or after the ttl
+        self.refreshes_put_off = 0  # because the source was slow, failing or busy
+        self.not_modified = 0  # loads that kept the old value
+        self.negatives_served = 0  # callers who got an error or an absence that was found out before
+        self.fallbacks = 0
         self.seconds_saved = 0.0
         self.unencodable = 0
         self.invalidations: Counter[str] = Counter()

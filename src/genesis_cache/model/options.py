@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from inspect import iscoroutinefunction
+from math import isfinite
 from operator import attrgetter
 from typing import Final, Self, TypeVar
 
@@ -10,7 +12,7 @@ import msgspec
 from genesis_cache.model.durations import seconds
 from genesis_cache.model.entry import CachePriority
 from genesis_cache.model.keys import scope_of, tag_name
-from genesis_cache.model.missing import UNSET, Unset
+from genesis_cache.model.missing import MISSING, UNSET, Unset
 from genesis_cache.model.settings import CacheSettings, ReadStrategy
 
 REFRESH_AHEAD_SHARE = 0.8  # of the ttl, under CACHE_READ_STRATEGY=REFRESH_AHEAD
@@ -20,6 +22,9 @@ _MEMO_SIZE = 1024  # sets of options remembered; beyond it they are forgotten an
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")
+
+ErrorTtls = tuple[tuple[type[Exception], float], ...]
+"""Seconds for which an error of a class is kept, by class."""
 
 
 class Plan(msgspec.Struct, frozen=True, gc=False):
@@ -47,6 +52,18 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
     isolate: bool = False
     tiers: frozenset[str] | None = None
     owner: str | None = None
+    error_ttl: ErrorTtls = ()
+    no_stale_on: tuple[type[Exception], ...] = ()
+    fallback: object = MISSING
+    """What a caller gets when a load fails and no old value may serve; a function is called with the error."""
+    early_refresh: float | None = None
+    """How early, in times the load's own length, a refresh may start (the beta of XFetch); None: off."""
+    refresh_every: float | None = None
+
+    def error_ttl_of(self, error: BaseException) -> float:
+        """Seconds for which this error is kept: those of its nearest class; 0.0: not at all."""
+        spans = dict(self.error_ttl)
+        return next((spans[kind] for kind in type(error).__mro__ if kind in spans), 0.0)
 
     def with_tags(self, tags: tuple[str, ...]) -> "Plan":
         """The same plan with these tags added to its own; they must have been checked."""
@@ -69,6 +86,11 @@ class Plan(msgspec.Struct, frozen=True, gc=False):
             self.isolate,
             self.tiers,
             self.owner,
+            self.error_ttl,
+            self.no_stale_on,
+            self.fallback,
+            self.early_refresh,
+            self.refresh_every,
         )
 
 
@@ -115,6 +137,16 @@ class EntryOptions(msgspec.Struct, frozen=True, eq=False, kw_only=True):
     """Names of the tiers it may go to; None: all."""
     owner: str | Unset | None = UNSET
     """Whose entry it is; the same as ``owned_by``."""
+    error_ttl: ErrorTtls | Unset = UNSET
+    """Seconds for which a loader's error is raised again without a load: one length for all, or one for each class."""
+    no_stale_on: tuple[type[Exception], ...] | Unset = UNSET
+    """Classes of errors that are answers ("gone", "forbidden"): no old value and no fallback hides them."""
+    fallback: object = UNSET
+    """What callers get when a load fails and no old value may serve; a plain function is called with the error."""
+    early_refresh: float | Unset | None = UNSET
+    """Refresh before the ttl ends, by chance and by how long loads take: the beta of XFetch, say 1; 0: off."""
+    refresh_every: float | Unset | None = UNSET
+    """Seconds between loads in the background, for as long as somebody asked since the last one; None: off."""
 
     def __post_init__(self) -> None:
         for name in OPTION_NAMES:
@@ -191,11 +223,18 @@ def resolve(call: EntryOptions, namespace: EntryOptions, settings: CacheSettings
 def plan_of(options: Mapping[str, object], namespace: EntryOptions, settings: CacheSettings) -> Plan:
     """The plan of a call's keyword arguments: ``resolve(EntryOptions.of(**options), namespace, settings)``, but quick.
 
-    The same arguments again are looked up, not checked again. Tags differ from entry to entry, so they stand apart.
+    The same arguments again are looked up, not checked again. Tags differ from entry to entry, so they stand apart; so
+    does a fallback, which need not be hashable, and of which equal is not the same.
     """
     if "tags" in options:
         rest = {name: value for name, value in options.items() if name != "tags"}
         return plan_of(rest, namespace, settings).with_tags(_tags("tags", options["tags"]))
+    if "fallback" in options:
+        rest = {name: value for name, value in options.items() if name != "fallback"}
+        fallback = _fallback("fallback", options["fallback"])
+        return msgspec.structs.replace(plan_of(rest, namespace, settings), fallback=fallback)
+    if isinstance(options.get("error_ttl"), dict):
+        return plan_of({**options, "error_ttl": tuple(options["error_ttl"].items())}, namespace, settings)  # type: ignore[attr-defined]  # it is a dict
     try:
         key = (id(namespace), id(settings), *options.items(), *map(type, options.values()))  # 1, 1.0 and True differ
         known = _calls.get(key)
@@ -236,6 +275,11 @@ def _resolved(call: EntryOptions, namespace: EntryOptions, settings: CacheSettin
         isolate=_or(both.isolate, default=False),
         tiers=_or(both.tiers, None),
         owner=_or(both.owner, None),
+        error_ttl=_or(both.error_ttl, ()),
+        no_stale_on=_or(both.no_stale_on, ()),
+        fallback=MISSING if both.fallback is UNSET else both.fallback,
+        early_refresh=_or(both.early_refresh, None),
+        refresh_every=_or(both.refresh_every, None),
     )
 
 
@@ -357,6 +401,45 @@ def _owner(name: str, value: object) -> str | None:
     return scope.owner
 
 
+def _error_class(name: str, value: object) -> type[Exception]:
+    if not isinstance(value, type) or not issubclass(value, Exception):
+        raise _wrong(name, "of classes of errors (Exception or below)", value)
+    return value
+
+
+def _error_ttl(name: str, value: object) -> ErrorTtls:
+    if value is None:
+        return ()
+    if isinstance(value, Mapping):
+        value = tuple(value.items())
+    if isinstance(value, tuple):
+        return tuple((_error_class(name, kind), _wait(name, span)) for kind, span in value)
+    return ((Exception, _span_or_off(name, value)),)
+
+
+def _error_classes(name: str, value: object) -> tuple[type[Exception], ...]:
+    if value is None:
+        return ()
+    return tuple(_error_class(name, kind) for kind in (value if isinstance(value, Iterable) else (value,)))
+
+
+def _fallback(name: str, value: object) -> object:
+    if iscoroutinefunction(value):
+        raise _wrong(name, "a value, or a plain function of the error (nobody waits for a fallback)", value)
+    return value
+
+
+def _early(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _wrong(name, "a number of times the length of a load", value)
+    if not isfinite(value) or value < 0:
+        msg = f"{name} must be a number from 0 (off), got {value!r}: 1 is what the paper proposes"
+        raise ValueError(msg)
+    return float(value) or None
+
+
 _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "ttl": lambda name, value: seconds(value, name),
     "tags": _tags,
@@ -376,6 +459,11 @@ _CHECKS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "isolate": _flag,
     "tiers": _tiers,
     "owner": _owner,
+    "error_ttl": _error_ttl,
+    "no_stale_on": _error_classes,
+    "fallback": _fallback,
+    "early_refresh": _early,
+    "refresh_every": _span_or_none,
 }
 
 OPTION_NAMES: Final = tuple(_CHECKS)

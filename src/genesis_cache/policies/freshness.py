@@ -56,3 +56,15 @@ def quick_until(until: float, extra: Extra | None, *, always_judge: bool) -> flo
     if always_judge or (extra is not None and extra.isolate):
         return 0.0
     return until if extra is None else min(until, extra.refresh_at)
+
+
+def let_expire(entry: Entry, due: float, end: float) -> None:
+    """Have an entry be refreshed from ``due`` on and be gone by ``end`` (monotonic seconds), if not before anyway."""
+    extra = entry.extra
+    if extra is None:
+        return
+    extra.refresh_at = min(extra.refresh_at, due)
+    extra.swr_until = min(extra.swr_until, end)
+    extra.sie_until = min(extra.sie_until, end)
+    entry.until = min(entry.until, end)
+    entry.quick_until = min(entry.quick_until, due)

@@ -17,10 +17,12 @@ import asyncio
 import contextlib
 import random
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Self
 
 __all__ = ["Faults", "Proxy"]
@@ -107,10 +109,11 @@ class Proxy:
     """A listener on 127.0.0.1 that passes everything on to a port there, with `Faults` for either direction.
 
     A context manager; `start` and `stop` wait. ``redis`` says that what passes is Redis' protocol, needed for
-    `Faults.swap`.
+    `Faults.swap`. ``certificate`` is a certificate and its key, in files: clients then have to speak TLS, the server
+    behind need not know any.
     """
 
-    def __init__(self, target: int, *, redis: bool = False) -> None:
+    def __init__(self, target: int, *, redis: bool = False, certificate: tuple[Path, Path] | None = None) -> None:
         self.target = target
         """The port that it passes on to; can be changed for new connections."""
         self.requests = Faults()
@@ -122,6 +125,10 @@ class Proxy:
         self.accepted = 0
         """Connections so far."""
         self._redis = redis
+        self._tls: ssl.SSLContext | None = None
+        if certificate is not None:
+            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            self._tls.load_cert_chain(*certificate)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._server: asyncio.Server | None = None
@@ -179,7 +186,9 @@ class Proxy:
 
     async def _listen(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port, limit=_CHUNK_BYTES)
+            self._server = await asyncio.start_server(
+                self._carry, "127.0.0.1", self.port, limit=_CHUNK_BYTES, ssl=self._tls
+            )
             self.port = self._server.sockets[0].getsockname()[1]
 
     async def _deafen(self) -> None:

@@ -238,19 +238,28 @@ class RedisSentinel:
     def start(self) -> None:
         """Begin, and wait until the replica follows and the Sentinel knows of it."""
         diskless = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
-        self.primary.options = diskless
-        self.primary.start()
-        self.replica.options = ["--replicaof", f"127.0.0.1 {self.primary.port}", *diskless]
-        self.replica.start()
-        self.sentinel.watch(self.NAME, self.primary.port)
-        self.sentinel.start()
-        self._wait(lambda: b"master_link_status:up" in _bytes(self.replica.ask("INFO", "replication")))
-        self._wait(lambda: bool(self.sentinel.ask("SENTINEL", "REPLICAS", self.NAME)))
+        try:
+            self.primary.options = diskless
+            self.primary.start()
+            self.replica.options = ["--replicaof", "127.0.0.1", str(self.primary.port), *diskless]
+            self.replica.start()
+            self.sentinel.watch(self.NAME, self.primary.port)
+            self.sentinel.start()
+            self._wait(lambda: b"master_link_status:up" in _bytes(self.replica.ask("INFO", "replication")))
+            self._wait(lambda: bool(self.sentinel.ask("SENTINEL", "REPLICAS", self.NAME)))
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """End all three."""
         for server in (self.sentinel, self.replica, self.primary):
             server.stop()
+
+    def catch_up(self) -> None:
+        """Wait until the replica has all that was written to the primary so far."""
+        written = _offset(self.primary)
+        self._wait(lambda: _offset(self.replica) >= written)
 
     def fail_over(self) -> None:
         """Kill the primary, and wait until the replica has its place."""
@@ -259,8 +268,12 @@ class RedisSentinel:
         self._wait(lambda: _port_of(self.sentinel, self.NAME) == self.replica.port)
 
     def _wait(self, until: Callable[[], bool]) -> None:
+        """Wait for it; a Sentinel cuts the clients of a replica whose place it changes, whoever is asking it then."""
         end = time.monotonic() + PATIENCE_S
-        while not until():
+        while True:
+            with contextlib.suppress(OSError, EOFError):
+                if until():
+                    return
             if time.monotonic() > end:
                 raise ServerFailed(f"the Sentinel did not come about: {self.sentinel.log_tail()}")
             time.sleep(0.02)
@@ -410,6 +423,12 @@ def _redis_reply(line: Callable[[], bytes], read: Callable[[int], bytes]) -> Rep
 
 def _bytes(reply: Reply) -> bytes:
     return reply if isinstance(reply, bytes) else b""
+
+
+def _offset(server: RedisServer) -> int:
+    """How far a server's stream of changes has got."""
+    found = re.search(rb"master_repl_offset:(\d+)", _bytes(server.ask("INFO", "replication")))
+    return int(found[1]) if found else -1
 
 
 def _port_of(sentinel: RedisServer, name: str) -> int:

@@ -66,7 +66,7 @@ class Routes:
         self._cache = cache
         self._token = token
         self._workers = workers
-        self.feed = Feed(cache)
+        self.feed = Feed(cache, is_controlled=token.secret is not None)
         self.router = APIRouter(tags=["cache"], lifespan=self._lifespan)
         self._add_figures()
         self._add_keys()
@@ -116,11 +116,17 @@ class Routes:
                 503: {"model": models.Detail, "description": "Too many clients watch already."},
             },
         )
-        async def events() -> StreamingResponse:
-            """Server-sent events named `analytics`: the figures with `efficiency` and `health`, as JSON."""
+        async def events(request: Request) -> StreamingResponse:
+            """Server-sent events: `analytics` (the figures, `efficiency`, `health`, `process`) and `points`, as JSON.
+
+            `points` has a list for each figure: rates by the second, milliseconds, bytes. At first it is called
+            `history` and has every second of the last quarter of an hour; later it has what is new. The stream ends
+            after a quarter of a minute, and goes on where it was for a client that sends `Last-Event-ID`.
+            """
             self.feed.admit()
             headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-            return StreamingResponse(self.feed.events(), media_type="text/event-stream", headers=headers)
+            stream = self.feed.events(request.headers.get("last-event-id", ""))
+            return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
     def _add_keys(self) -> None:
         @self.router.get(

@@ -1,0 +1,39 @@
+// Alerts, the state of each tier, and advice with its evidence.
+
+import { byId, fill, make, setText } from "../dom.js";
+import { short } from "../format.js";
+import { t } from "../words.js";
+
+export function show(figures) {
+  const { alerts, recommendations } = figures.efficiency;
+  fill(byId("alerts").querySelector("ul"), alerts.map(({ name, severity, message }) =>
+    make("li", { class: "alert", "data-severity": severity }, make("b", {}, t(`alert_${name}`)), make("span", { lang: "en" }, message))));
+  byId("alerts").hidden = alerts.length === 0;
+  fill(byId("tiers"), Object.entries(figures.health.tiers).map(([layer, tier]) => tierRow(layer, tier, figures.layer_statistics[layer] ?? {})));
+  const down = Object.entries(figures.health.tiers).filter(([, tier]) => !tier.up).map(([layer]) => layer);
+  const told = recommendations.filter(({ title }) => !down.some((layer) => title.startsWith(`${layer} `))); // said above
+  fill(byId("advice"), told.length || down.length
+    ? told.map(({ title, evidence, action }) => make("p", { lang: "en" }, make("b", {}, title), `: ${evidence}. `, make("span", {}, sentence(action))))
+    : [make("p", { class: "quiet" }, t("noAdvice"))]);
+}
+
+function tierRow(layer, tier, row) {
+  const level = tier.up ? (tier.reason || row.owed ? "warning" : "ok") : "critical";
+  const notes = [tier.reason, row.owed ? t("owed", { count: short(row.owed) }) : null, row.queued ? t("queued", { count: short(row.queued) }) : null].filter(Boolean);
+  return make("li", { "data-level": level },
+    make("span", { class: "dot", "aria-hidden": "true" }),
+    make("span", { class: "name" }, `${layer.toUpperCase()} `, make("span", { class: "dim" }, tier.tier)),
+    make("span", { class: "is" }, tier.up ? (level === "ok" ? t("up") : t("stateDegraded")) : t("down")),
+    ...notes.map((note) => make("span", { class: "why" }, note)));
+}
+
+const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+
+// The pill beside the title: the gravest thing in two words.
+export function tellState(pill, figures) {
+  const { alerts } = figures.efficiency;
+  const critical = alerts.filter(({ severity }) => severity === "critical").length;
+  const level = critical ? "critical" : alerts.length || figures.health.status !== "ok" ? "warning" : "ok";
+  pill.dataset.level = level;
+  setText(pill, critical ? t("stateCritical", { count: critical }) : alerts.length ? t("stateAlerts", { count: alerts.length }) : t(level === "ok" ? "stateOk" : "stateDegraded"));
+}
