@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,10 +15,12 @@ import asyncpg
 
 from genesis_cache.testing.history import Recorder
 from genesis_cache.testing.proxy import Proxy
-from genesis_cache.testing.servers import PostgresServer, RedisError, RedisServer
+from genesis_cache.testing.servers import PostgresServer, RedisCluster, RedisError, RedisSentinel, RedisServer
 
 CONTROL_KEYS = ("control", "log", "floors", "marks")
 LONGEST_FREEZE_S = 2.5
+EVICTED_S = 1.0
+LONGEST_RAGE_S = 120.0  # beyond its time, for faults that have not been done yet
 
 
 class Victim(Protocol):
@@ -34,6 +37,8 @@ class Target:
     """What there is to be harmed."""
 
     redis: RedisServer | None = None
+    sentinel: RedisSentinel | None = None
+    cluster: RedisCluster | None = None
     postgres: PostgresServer | None = None
     proxies: list[Proxy] = field(default_factory=list)
     cut_off: tuple[str, ...] = ()
@@ -42,6 +47,16 @@ class Target:
     replace: Callable[[Victim], Awaitable[None]] | None = None
     """Has a new worker begin where one was killed."""
 
+    @property
+    def servers(self) -> list[RedisServer]:
+        """The servers that may be frozen, killed and restarted one by one: those that no Sentinel watches."""
+        return self.cluster.nodes if self.cluster is not None else [] if self.redis is None else [self.redis]
+
+    @property
+    def anyone(self) -> list[RedisServer]:
+        """The servers that can be asked for something."""
+        return self.servers if self.sentinel is None else [self.sentinel.primary]
+
 
 Deed = Callable[["Nemesis"], Awaitable[None]]
 DEEDS: dict[str, Deed] = {}
@@ -49,7 +64,7 @@ NEEDS: dict[str, str] = {}
 
 
 def deed(name: str, needs: str = "") -> Callable[[Deed], Deed]:
-    """A fault by name; what it needs: ``redis``, ``postgres``, ``proxies`` or nothing but workers."""
+    """A fault by name; what it needs of a `Target`; nothing: workers, which are always there."""
 
     def remember(act: Deed) -> Deed:
         DEEDS[name], NEEDS[name] = act, needs
@@ -68,9 +83,12 @@ class Nemesis:
         self.done: dict[str, int] = {}
         possible = [name for name, needs in NEEDS.items() if not needs or getattr(target, needs)]
         self.names = [name for name in possible if names is None or name in names]
+        if self.names:  # processes that begin together on a busy machine are not yet as they should be
+            with self.recorder.fault("beginning"):
+                pass
 
-    async def rage(self, seconds: float, pause_s: float) -> None:
-        """Faults, one at a time, with a pause of random length between them."""
+    async def rage(self, seconds: float, pause_s: float, *, each: bool = False) -> None:
+        """Faults, one at a time, with a pause of random length between them; ``each``: none is left out."""
         if not self.names:
             await asyncio.sleep(seconds)
             return
@@ -79,7 +97,8 @@ class Nemesis:
         bag: list[str] = []
         while True:
             await asyncio.sleep(self.dice.uniform(0.2, 1.8) * pause_s)
-            if loop.time() >= end:
+            is_complete = not each or len(self.done) == len(self.names)
+            if loop.time() >= end + (0 if is_complete else LONGEST_RAGE_S):
                 return
             if not bag:
                 bag = self.dice.sample(self.names, len(self.names))
@@ -99,21 +118,18 @@ class Nemesis:
         return self.dice.choice(self.target.workers)
 
     @property
-    def redis(self) -> RedisServer:
-        assert self.target.redis is not None
-        return self.target.redis
+    def server(self) -> RedisServer:
+        """Another one each time, in a cluster."""
+        return self.dice.choice(self.target.servers)
 
     @property
     def postgres(self) -> PostgresServer:
         assert self.target.postgres is not None
         return self.target.postgres
 
-    def ask(self, *words: str | bytes | int) -> object:
-        """A command to Redis; an error is an answer too."""
-        try:
-            return self.redis.ask(*words)
-        except (RedisError, OSError, EOFError) as error:
-            return error
+    def anyone(self) -> RedisServer:
+        """A server that can be asked for something."""
+        return self.dice.choice(self.target.anyone)
 
 
 # -- workers -----------------------------------------------------------------------------------------------------------
@@ -164,65 +180,114 @@ async def _kill(nemesis: Nemesis) -> None:
 # -- Redis -------------------------------------------------------------------------------------------------------------
 
 
-@deed("Redis frozen", "redis")
+def _ask(server: RedisServer, *words: str | bytes | int) -> object:
+    """A command to Redis; an error is an answer too."""
+    try:
+        return server.ask(*words)
+    except (RedisError, OSError, EOFError) as error:
+        return error
+
+
+@deed("Redis frozen", "servers")
 async def _freeze_redis(nemesis: Nemesis) -> None:
+    server = nemesis.server
     async with nemesis.fault("Redis frozen"):
-        nemesis.redis.freeze()
+        server.freeze()
         await asyncio.sleep(nemesis.moment_s())
-        nemesis.redis.thaw()
+        server.thaw()
 
 
-@deed("Redis restarted empty", "redis")
+@deed("Redis restarted empty", "servers")
 async def _empty_redis(nemesis: Nemesis) -> None:
+    server = nemesis.server
     async with nemesis.fault("Redis restarted empty"):
-        await asyncio.to_thread(nemesis.redis.kill)
-        (nemesis.redis.folder / "dump.rdb").unlink(missing_ok=True)
+        await asyncio.to_thread(server.kill)
+        (server.folder / "dump.rdb").unlink(missing_ok=True)
         await asyncio.sleep(nemesis.dice.choice((0, 0, 0.5, 1.5)))
-        await asyncio.to_thread(nemesis.redis.start)
+        await asyncio.to_thread(server.start)
 
 
-@deed("Redis restarted with an old snapshot", "redis")
+@deed("Redis restarted with an old snapshot", "servers")
 async def _old_redis(nemesis: Nemesis) -> None:
-    nemesis.ask("SAVE")
+    server = nemesis.server
+    _ask(server, "SAVE")
     await asyncio.sleep(nemesis.moment_s())
     async with nemesis.fault("Redis restarted with an old snapshot"):
-        await asyncio.to_thread(nemesis.redis.kill)
+        await asyncio.to_thread(server.kill)
         await asyncio.sleep(nemesis.dice.choice((0, 0, 0.5)))
-        await asyncio.to_thread(nemesis.redis.start)
-        (nemesis.redis.folder / "dump.rdb").unlink(missing_ok=True)
+        await asyncio.to_thread(server.start)
+        (server.folder / "dump.rdb").unlink(missing_ok=True)
 
 
-@deed("FLUSHALL", "redis")
+def keep_to_one(group: RedisSentinel) -> None:
+    """A primary without its replica takes no changes: a Sentinel whose connection was killed gives up one that lives.
+
+    Else those who are still connected to it would tell their changes to a server that nobody else listens to.
+    """
+    for server in (group.primary, group.replica):
+        _ask(server, "CONFIG", "SET", "min-replicas-to-write", "1")
+
+
+@deed("failover", "sentinel")
+async def _fail_over(nemesis: Nemesis) -> None:
+    """The primary is killed, its replica takes its place, and it comes back as the replica of that."""
+    group = nemesis.target.sentinel
+    assert group is not None
+    async with nemesis.fault("failover"):
+        await asyncio.to_thread(group.fail_over)
+        await asyncio.to_thread(group.rejoin)
+        keep_to_one(group)
+
+
+@deed("FLUSHALL", "anyone")
 async def _flush(nemesis: Nemesis) -> None:
     async with nemesis.fault("FLUSHALL"):
-        nemesis.ask("FLUSHALL")
+        _ask(nemesis.anyone(), "FLUSHALL")
 
 
-@deed("control key deleted", "redis")
+@deed("control key deleted", "anyone")
 async def _delete_control_key(nemesis: Nemesis) -> None:
     name = nemesis.dice.choice(CONTROL_KEYS)
-    found = nemesis.ask("KEYS", f"genesis:*:{name}")
     async with nemesis.fault(f"control key {name} deleted"):
-        for key in found if isinstance(found, list) else []:
-            nemesis.ask("DEL", key)
+        for server in nemesis.target.anyone:
+            found = _ask(server, "KEYS", f"genesis:*:{name}")
+            for key in found if isinstance(found, list) else []:
+                _ask(server, "DEL", key)
 
 
-@deed("Redis connections killed", "redis")
+@deed("control keys evicted", "anyone")
+async def _evict(nemesis: Nemesis) -> None:
+    """The server is told to keep nothing at all, and throws away key after key by chance until that is true."""
+    server = nemesis.anyone()
+    async with nemesis.fault("control keys evicted"):
+        _ask(server, "CONFIG", "SET", "maxmemory-policy", "allkeys-random")
+        _ask(server, "CONFIG", "SET", "maxmemory", "1")
+        end = time.monotonic() + EVICTED_S
+        while _ask(server, "DBSIZE") and time.monotonic() < end:  # each command has it evict some more
+            _ask(server, "SET", "room", "none")
+            await asyncio.sleep(0)
+        _ask(server, "CONFIG", "SET", "maxmemory", "0")
+        _ask(server, "CONFIG", "SET", "maxmemory-policy", "noeviction")
+
+
+@deed("Redis connections killed", "anyone")
 async def _kill_clients(nemesis: Nemesis) -> None:
+    server = nemesis.anyone()
     async with nemesis.fault("Redis connections killed"):
         for _ in range(nemesis.dice.choice((1, 1, 5))):
-            nemesis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            _ask(server, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             await asyncio.sleep(nemesis.dice.choice((0, 0.01, 0.2)))
 
 
-@deed("log connections killed", "redis")
+@deed("log connections killed", "anyone")
 async def _kill_followers(nemesis: Nemesis) -> None:
     async with nemesis.fault("log connections killed"):
-        listed = nemesis.ask("CLIENT", "LIST")
-        for line in listed.decode().splitlines() if isinstance(listed, bytes) else []:
-            fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
-            if fields.get("cmd") in ("xread", "hmget"):
-                nemesis.ask("CLIENT", "KILL", "ID", fields["id"])
+        for server in nemesis.target.anyone:
+            listed = _ask(server, "CLIENT", "LIST")
+            for line in listed.decode().splitlines() if isinstance(listed, bytes) else []:
+                fields = dict(word.split("=", 1) for word in line.split() if "=" in word)
+                if fields.get("cmd") in ("xread", "hmget"):
+                    _ask(server, "CLIENT", "KILL", "ID", fields["id"])
 
 
 # -- PostgreSQL --------------------------------------------------------------------------------------------------------

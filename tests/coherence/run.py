@@ -21,16 +21,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.coherence.nemesis import Nemesis, Target
+from tests.coherence.nemesis import Nemesis, Target, keep_to_one
 from tests.coherence.universe import Truth
 from tests.coherence.worker import Task
 
 from genesis_cache.testing.checker import NS, Promise, Violation, check, line_of
 from genesis_cache.testing.history import History, read_history
 from genesis_cache.testing.proxy import Proxy
-from genesis_cache.testing.servers import PostgresServer, RedisServer
+from genesis_cache.testing.servers import PostgresServer, RedisCluster, RedisSentinel, RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+"""Of the processes of a cluster."""
 MEMORY = Path("/dev/shm")  # noqa: S108  # where writing histories costs nothing
 LINEUPS = {
     "disk": ("memory", "disk"),
@@ -40,6 +42,8 @@ LINEUPS = {
     "postgres": ("memory", "postgres"),
     "disk+redis": ("memory", "disk", "redis"),
     "redis-only": ("redis",),
+    "sentinel": ("memory", "sentinel"),
+    "cluster": ("memory", "cluster"),
 }
 SETTINGS = {
     "redis_socket_timeout": 1.0,
@@ -76,6 +80,8 @@ class Plan:
     """0: as many as come about in the time; else the run ends when all workers have done their share."""
     keep: bool = False
     """Keep the folder of the histories."""
+    each: bool = False
+    """Go on beyond the time until each fault was done at least once."""
 
 
 @dataclass
@@ -117,7 +123,7 @@ class Process:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "tests.coherence.worker", str(spec),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"},
+            env=ENVIRONMENT,
         )  # fmt: skip
         self._reader = asyncio.create_task(self._read())
 
@@ -188,8 +194,8 @@ class Cluster:
             Truth.create(self.folder / "truth")
             self.target.replace = self._replace
             try:
-                await self._workers()
                 nemesis = Nemesis(self.target, self.folder, self.plan.seed, self.plan.faults)
+                await self._workers()
                 await self._work(nemesis)
                 self.report.faults = nemesis.done
             except (RuntimeError, TimeoutError) as error:
@@ -203,10 +209,15 @@ class Cluster:
         if "redis" in self._tiers:
             self.target.redis = await asyncio.to_thread(stack.enter_context, RedisServer())
             self.target.proxies.append(stack.enter_context(Proxy(self.target.redis.port)))
+        if "sentinel" in self._tiers:
+            self.target.sentinel = await asyncio.to_thread(stack.enter_context, RedisSentinel())
+            keep_to_one(self.target.sentinel)
+        if "cluster" in self._tiers:
+            self.target.cluster = await asyncio.to_thread(stack.enter_context, RedisCluster())
         if "postgres" in self._tiers:
             self.target.postgres = await asyncio.to_thread(stack.enter_context, PostgresServer())
             self.target.proxies.append(stack.enter_context(Proxy(self.target.postgres.port)))
-        self.target.cut_off = ("w1",)
+        self.target.cut_off = ("w1",) if self.target.proxies else ()
 
     def _urls(self, *, by_proxy: bool) -> list[str]:
         proxies = iter(self.target.proxies)
@@ -218,6 +229,10 @@ class Cluster:
                 urls.append(f"disk://{self.folder}/disk")
             elif tier == "sqlite":
                 urls.append(f"sqlite:///{self.folder}/cache.db")
+            elif tier in ("sentinel", "cluster"):
+                group = self.target.sentinel or self.target.cluster
+                assert group is not None
+                urls.append(group.url)
             else:
                 server = self.target.redis if tier == "redis" else self.target.postgres
                 assert server is not None
@@ -262,7 +277,7 @@ class Cluster:
     # -- what happens ---------------------------------------------------------------------------------------------
 
     async def _work(self, nemesis: Nemesis) -> None:
-        raging = asyncio.create_task(nemesis.rage(self.plan.seconds, self.plan.pause_s))
+        raging = asyncio.create_task(nemesis.rage(self.plan.seconds, self.plan.pause_s, each=self.plan.each))
         if self.plan.operations:
             for process in self.processes:
                 await process.hear("done", self.plan.seconds * 10)

@@ -1,28 +1,87 @@
-"""Real processes over real tiers, hurt in every way: what the contract promises of coherence holds."""
+"""Real processes over real tiers, hurt in every way for two minutes: what the contract promises of coherence holds."""
+
+import subprocess
+import sys
 
 import pytest
-from tests.coherence.mutants import hunt
-from tests.coherence.run import Plan, run
+from tests.coherence.mutants import MUTANTS, hunt
+from tests.coherence.nemesis import DEEDS
+from tests.coherence.run import ENVIRONMENT, ROOT, Plan, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-DOSES = {
+SECONDS = 15.0
+MODES = ("serve", "bypass")
+FAULTS = {
+    "redis": (
+        "Redis frozen", "Redis restarted empty", "Redis restarted with an old snapshot", "partition",
+        "connections reset", "worker stopped for long", "stalled loop", "fork",
+    ),
+    "redis+database": (
+        "Redis restarted empty", "PostgreSQL killed", "PostgreSQL frozen", "backend killed", "FLUSHALL", "partition",
+        "killed worker", "control keys evicted",
+    ),
+    "postgres": (
+        "PostgreSQL killed", "PostgreSQL frozen", "backends terminated", "books deleted", "partition",
+        "stopped worker", "fork",
+    ),
+    "sentinel": (
+        "failover", "log connections killed", "Redis connections killed", "control key deleted",
+        "control keys evicted", "stalled loop",
+    ),
+}  # fmt: skip
+"""What is done to each line-up, in either mode: each of these at least once."""
+
+LONG = {
+    f"{lineup}, {mode}": Plan(10 * n + m, SECONDS, 3, lineup, faults, mode, 0.3, each=True)
+    for n, (lineup, faults) in enumerate(FAULTS.items(), 1)
+    for m, mode in enumerate(MODES, 1)
+}
+SHORT = {
     "disk": Plan(1, 2.0, 3, "disk", pause_s=0.3),
     "sqlite": Plan(2, 2.0, 3, "sqlite", pause_s=0.3),
-    "redis": Plan(3, 4.0, 3, "redis", pause_s=0.3),
-    "redis, bypass": Plan(4, 4.0, 3, "redis", partition="bypass", pause_s=0.3),
-    "redis and PostgreSQL": Plan(5, 4.0, 3, "redis+database", pause_s=0.3),
-    "PostgreSQL": Plan(6, 4.0, 3, "postgres", pause_s=0.3),
+    "disk and Redis": Plan(3, 5.0, 3, "disk+redis", pause_s=0.3),
+    "a Redis cluster": Plan(4, 5.0, 3, "cluster", pause_s=0.3),
 }
 
 
-@pytest.mark.parametrize("plan", DOSES.values(), ids=DOSES)
+def test_the_dose_is_whole() -> None:
+    """Two minutes, and no fault that there is is left out in either mode."""
+    assert sum(plan.seconds for plan in LONG.values()) == 120.0
+    for mode in MODES:
+        assert {name for plan in LONG.values() if plan.partition == mode for name in plan.faults or ()} == set(DEEDS)
+
+
+@pytest.mark.parametrize("plan", LONG.values(), ids=LONG)
 def test_processes_agree_whatever_breaks(plan: Plan) -> None:
     """No process reads what it must know to be dead, mixed up, or from the future; afterwards all agree."""
     report = run(plan)
     assert report.wrong == []
     assert report.operations > 200
+    assert report.figures["cancelled"] > 0
+    assert set(report.faults) == set(plan.faults or ())
+
+
+@pytest.mark.parametrize("plan", SHORT.values(), ids=SHORT)
+def test_processes_agree_over_other_tiers(plan: Plan) -> None:
+    """The same over tiers of one host and over a cluster, in small doses."""
+    report = run(plan)
+    assert report.wrong == []
+    assert report.operations > 200
     assert sum(report.faults.values()) > 0
+
+
+def test_every_mutant_can_be_applied() -> None:
+    """Each changes what there is; one that changes nothing would count as caught by luck, or never."""
+    looked = subprocess.run(
+        [sys.executable, "-m", "tests.coherence.mutants", "--look"],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert looked.stdout.strip() == f"{len(MUTANTS)} mutants, lame: []"
 
 
 @pytest.mark.parametrize("name", ["notices of keys are dropped", "a delete leaves the near copy"])

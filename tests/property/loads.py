@@ -120,7 +120,7 @@ class Book:
     lives: dict[int, list[Life]] = field(default_factory=dict)
     blows: dict[str, list[Blow]] = field(default_factory=dict)
     put_off_at: float = -FOREVER
-    """When a refresh was last put off because the origin was in trouble: its key rests for a while, as after a failure."""
+    """When a refresh was last put off because of a troubled origin: its key rests for a while, as after a failure."""
     freed: dict[str, int] = field(default_factory=dict)
     """The last tick at which a key was given free by a caller whose patience had ended."""
     failures: dict[str, list[tuple[int, float, str]]] = field(default_factory=dict)

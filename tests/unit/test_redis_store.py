@@ -557,6 +557,29 @@ async def test_after_a_failover_the_new_primary_has_a_new_log(own_sentinel: Redi
     assert bytes(await store.get(address("a"))) == b"2"
 
 
+async def test_a_primary_that_was_given_up_proves_nothing_though_it_lives(
+    own_sentinel: RedisSentinel, opened: Opener
+) -> None:
+    """Whoever is still connected to it does not take its silence for news that there is none."""
+    store = await opened(own_sentinel.url)
+    known = (await store.join(None)).position
+    assert await store.follow(known, 0.2) == []
+    own_sentinel.sentinel.ask("SENTINEL", "FAILOVER", RedisSentinel.NAME)
+    while _primary_of(own_sentinel) != own_sentinel.replica.port:  # noqa: ASYNC110  # a Sentinel tells by being asked
+        await asyncio.sleep(0.02)
+    with pytest.raises(Outage, match="no longer the primary"):
+        await store.follow(known, 0.5)
+    joined = await comes_back(lambda: store.join(known))
+    assert joined.position.epoch != known.epoch
+
+
+def _primary_of(group: RedisSentinel) -> int:
+    place = group.sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", RedisSentinel.NAME)
+    assert isinstance(place, list)
+    assert isinstance(place[1], bytes)
+    return int(place[1])
+
+
 async def test_sentinels_that_know_no_primary_are_told(own_sentinel: RedisSentinel, opened: Opener) -> None:
     """A wrong name of the primary is a sentence, not a timeout."""
     with pytest.raises(Outage, match="none of its Sentinels"):

@@ -396,9 +396,9 @@ async def test_no_lease_is_renewed_for_ever(server: Server) -> None:
 
 
 async def test_a_load_is_never_held_up(server: Server) -> None:
-    """A server that does not answer within the budget, or fails, lets everybody load."""
+    """A server that says nothing any more, or fails, lets everybody load."""
     async with opened(server, SOON_S) as tier:
-        server.hold("lease")
+        server.hold("lease", "follow")
         assert await asked(tier, "k")
         tier.release(where("k"))
         server.let_go()
@@ -407,6 +407,18 @@ async def test_a_load_is_never_held_up(server: Server) -> None:
         server.fail("refused", "lease")
         assert await asked(tier, "k")
         assert await asked(tier, "k")
+
+
+async def test_a_slow_server_is_waited_for(server: Server) -> None:
+    """Where it still tells the log's news, a late answer does not let two processes load one key."""
+    async with opened(server) as one, opened(server, SOON_S, clock=FakeClock()) as other:
+        assert await asked(one, "k")
+        server.hold("lease")
+        waiting = asyncio.ensure_future(asked(other, "k"))
+        await asyncio.sleep(3 * SOON_S)
+        assert not waiting.done()
+        server.let_go()
+        assert not await waiting
 
 
 async def test_a_lease_whose_caller_has_left_is_given_back(server: Server) -> None:

@@ -67,7 +67,7 @@ class Bulk:
                     if isinstance(answer, Late):
                         self._reading.late_replies.wait_for(view, lane, address, answer, token)
                         answer = None  # noqa: PLW2901  # the reader goes on without it
-                    record = self._reading.accept(view, lane, answer, address)
+                    record, _ = await self._reading.carrying.accepted(view, lane, answer, address)
                     if record is not None and remaining(record, core.clock.wall()) > 0:
                         found[address.key] = own_value(self._reading.promoted(view, record, token, lane)[0])
                     else:

@@ -28,7 +28,7 @@ from genesis_cache.model.options import EntryOptions, Plan, plan_of, resolve
 from genesis_cache.model.propagation import Propagation
 from genesis_cache.model.settings import TIERS, CacheSettings
 from genesis_cache.policies.freshness import let_expire
-from genesis_cache.tiers.base import Answer, Buffer, Change, Kill, Put, Remove, Tier
+from genesis_cache.tiers.base import Answer, Buffer, Change, Keeper, Kill, Put, Remove, Tier
 from genesis_cache.tiers.memory import MemoryTier
 
 MapKey = str | tuple[str, str]
@@ -44,7 +44,9 @@ class Lane:
     changes are on their way to it behind their callers, reads of their keys are answered from the changes.
     """
 
-    __slots__ = ("_debtors", "_wall", "_way", "floor", "get", "kills", "label", "meter", "reads", "removes", "tier")
+    __slots__ = (
+        "_debtors", "_killed", "_wall", "_way", "floor", "get", "kills", "label", "meter", "reads", "removes", "tier",
+    )  # fmt: skip
 
     def __init__(self, label: str, tier: Tier, wall: Callable[[], float], debtors: "set[Lane]") -> None:
         self.label = label
@@ -58,6 +60,8 @@ class Lane:
         """Records below this sequence are not believed: nobody may have heard what became of their keys."""
         self.removes: dict[bytes, Remove] = {}
         self.kills: list[Kill] = []
+        self._killed = Floors()
+        """What the kills that are owed name, whenever it was made."""
         self.get: Callable[[Address], Buffer | Awaitable[Answer] | None] = tier.get
         """The stored envelope, as `Tier.get` gives it; nothing while the tier is owed something."""
 
@@ -75,20 +79,30 @@ class Lane:
         """Remember what the tier could not be told; a value that was not written is owed as a removal of the old."""
         for change in changes:
             if isinstance(change, Kill):
-                self.kills.append(change)
+                self._owe_kill(change)
             else:
                 self.removes[change.address.digest] = Remove(change.address)
         self._route()
 
+    def _owe_kill(self, kill: Kill) -> None:
+        self.kills.append(kill)
+        self._killed.apply(msgspec.structs.replace(kill.notice, seq=1))
+
+    def is_owed(self, reach: Reach, address: Address, tags: tuple[str, ...]) -> bool:
+        """Whether the tier is still owed what removes or kills such an entry."""
+        return address.digest in self.removes or bool(self._killed.killer(reach, address.key, tags, 0))
+
     def paid(self, kills: int, removes: Mapping[bytes, Remove]) -> None:
         """The tier was told its first so many kills and these removals; what came meanwhile is still owed."""
-        self.kills = self.kills[kills:]
+        left, self.kills, self._killed = self.kills[kills:], [], Floors()
+        for kill in left:
+            self._owe_kill(kill)
         self.removes = {digest: remove for digest, remove in self.removes.items() if removes.get(digest) is not remove}
         self._route()
 
     def forgive(self) -> None:
         """Forget what is owed, because something that covers it will be."""
-        self.kills, self.removes = [], {}
+        self.kills, self.removes, self._killed = [], {}, Floors()
         self._route()
 
     def send(self, changes: Sequence[Change]) -> None:
@@ -116,7 +130,7 @@ class Lane:
         return [self._on_way(address) if address.digest in self._way else next(rest) for address in addresses]
 
     def _route(self) -> None:
-        if self.removes:
+        if self.owed:
             self._debtors.add(self)
         else:
             self._debtors.discard(self)
@@ -200,12 +214,16 @@ class Core:
         labels = [f"l{n}" for n in range(1, len(far) + 2)]
         self.near_label = labels.pop(near_position) if memory is not None else ""
         self.debtors: set[Lane] = set()
-        """The tiers that are owed the removal of some key."""
+        """The tiers that are owed something."""
         self.lanes = tuple(
             Lane(label, tier, clock.wall, self.debtors) for label, tier in zip(labels, far, strict=False)
         )
         self.far_kinds = tuple(lane.tier.kind for lane in self.lanes)
         self.authority = _authority(self.lanes)
+        self.keepers = tuple(
+            lane for lane in self.lanes if lane is not self.authority and isinstance(lane.tier, Keeper)
+        )
+        """Tiers that are told of every kill besides the log: their values outlive it."""
         self.near_meter = memory.meter if memory is not None else LayerMeter()
         self.codec = Codec(compression=settings.cache_compression, keyring=keyring_of(settings.cache_encryption_keys))
         self.floors = Floors()
@@ -274,9 +292,9 @@ class Core:
             record = msgspec.structs.replace(record, seq=given)
         return self.codec.encode(record)
 
-    def is_owed(self, address: Address) -> bool:
-        """Whether a tier is still owed the removal of this key: others may have brought the old value from there."""
-        return any(address.digest in lane.removes for lane in self.debtors)
+    def is_owed(self, reach: Reach, record: Record) -> bool:
+        """Whether a tier is still owed what kills this value: others may have brought it up from there."""
+        return any(lane.is_owed(reach, record.address, record.tags) for lane in self.debtors)
 
     def take_in(self, notice: Notice, given_after: float | None = None) -> None:
         """Make a notice effective here: now, or by its deadline where it spreads.

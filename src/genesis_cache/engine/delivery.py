@@ -91,7 +91,8 @@ class Delivery:
         if lane.owed > MAX_OWED:
             everything = Kill(Notice(Kind.CLEAR, "", None, ""))
             lane.forgive()
-            (self._core.authority or lane).owe([everything])
+            for one in {self._core.authority or lane, *([lane] if lane in self._core.keepers else [])}:
+                one.owe([everything])
             self._core.floors.overrule(everything.notice)
         self._background.pay_later()
 
@@ -117,7 +118,7 @@ class Delivery:
                         core.floors.apply(msgspec.structs.replace(kill.notice, seq=receipt.seq))
                     core.floors.hear(receipts[-1].seq)
                 elif core.authority is not None:
-                    self.owe(core.authority, list(removes.values()))
+                    self.owe(core.authority, changes)
         return not any(lane.owed for lane in core.lanes)
 
 

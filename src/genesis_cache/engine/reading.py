@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from genesis_cache.coherence.fills import Token
 from genesis_cache.engine.background import Background
+from genesis_cache.engine.carrying import Carrying
 from genesis_cache.engine.core import Core, Lane, View
 from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.failing import Failing, patience
@@ -58,6 +59,7 @@ class Reading:
         self.leading = Leading(core, Storing(core, writing), self.failing, background, self.further)
         self.renewing = Renewing(core, self.leading, self.failing)
         self.position = writing.position
+        self.carrying = Carrying(core, self.accept)
         self.late_replies = LateReplies(core, background, self.accept, writing.promote)
         first = core.lanes[0] if core.lanes else None
         self._server = first if first is not None and first.tier.keeps_budget else None
@@ -265,7 +267,7 @@ class Reading:
                 since, started = lane.seq(), time.perf_counter()
                 answer = await self._answer(view, lane, address, asked, token)
                 asked = None
-                record = self.accept(view, lane, answer, address, sensitive=sensitive)
+                record, answer = await self.carrying.accepted(view, lane, answer, address, sensitive=sensitive)
                 lane.meter.latency.add(time.perf_counter() - started)
                 if record is not None and answer is not None and remaining(record, core.clock.wall()) > 0:
                     if above:
@@ -319,7 +321,7 @@ class Reading:
         if record is None or (must_be_sealed and not record.sensitive):
             lane.meter.errors += 1
             return None
-        if record.epoch != core.log_epoch or record.seq < lane.floor or (core.debtors and core.is_owed(address)):
+        if record.epoch != core.log_epoch or record.seq < lane.floor or core.is_owed(view.reach, record):
             return None
         if core.is_cut_off and (core.is_deaf or record.sensitive):
             return None

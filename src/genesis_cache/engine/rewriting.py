@@ -177,7 +177,8 @@ class Rewriting:
             return Written.NEAR  # no far tier holds it
         for lane in sorted(lanes, key=lambda lane: lane is not self._core.authority):
             since = look.since[lane.label]
-            put = Put(record.address, envelope, record.gone_at, since, record.version, int(record.priority))
+            priority = int(record.priority)
+            put = Put(record.address, envelope, record.gone_at, since, record.version, priority, is_copy=True)
             receipts = None if lane.owed else await lane.tier.commit([put])
             if lane is self._core.authority and not receipts:
                 return Written.DOWN

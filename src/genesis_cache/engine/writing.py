@@ -220,7 +220,9 @@ class Writing:
             if lane.owed or (record.tiers is not None and lane.tier.kind not in record.tiers):
                 continue
             stored = bytes(envelope)
-            lane.tier.commit([Put(record.address, stored, record.gone_at, since, record.version, int(record.priority))])
+            priority = int(record.priority)
+            put = Put(record.address, stored, record.gone_at, since, record.version, priority, is_copy=True)
+            lane.tier.commit([put])
 
     async def _fill_far(
         self, view: View, record: Record, entry: Entry, wanted: Sequence[bool], since: Sequence[int]
@@ -318,36 +320,40 @@ class Writing:
                 self._core.take_in(msgspec.structs.replace(notice, seq=self._core.floors.seq + 1))
             return DONE
         kills = [Kill(notice) for notice in notices]
-        receipts = None if authority.owed else authority.tier.commit_now(kills)
-        if receipts is None:
-            receipts = await self._kill_slowly(authority, kills)
-        for notice, receipt in zip(notices, receipts or (), strict=False):
+        told = None if authority.owed or self._core.keepers else authority.tier.commit_now(kills)
+        if told is None:
+            return await self._kill_slowly(authority, kills)
+        for notice, receipt in zip(notices, told, strict=True):
             self._core.take_in(msgspec.structs.replace(notice, seq=receipt.seq))
-        return DONE if receipts is not None else Outcome((authority.tier.kind,))
+        return DONE
 
-    async def _kill_slowly(self, authority: Lane, kills: Sequence[Kill]) -> list[Receipt] | None:
+    async def _kill_slowly(self, authority: Lane, kills: Sequence[Kill]) -> Outcome:
         """Local first: nothing older is served here while the log is being told, nor where it cannot be told."""
         self.position()
         for kill in kills:
             if spread_of(kill.notice) is None:
                 self._core.floors.foresee(kill.notice)
-        order: asyncio.Task[Any] = self._background.spawn(self._order(authority, kills))
-        receipts: list[Receipt] | None = await asyncio.shield(order)  # who leaves takes nothing back
-        return receipts
+        lanes = [(lane, kills) for lane in (*self._core.keepers, authority)]
+        order: asyncio.Task[Any] = self._background.spawn(self._order(lanes, kills))
+        return _outcome(lanes, await asyncio.shield(order))  # who leaves takes nothing back
 
-    async def _order(self, authority: Lane, kills: Sequence[Kill]) -> list[Receipt] | None:
-        """Tell the log; what it could not be told beats everything here until it can."""
+    async def _order(self, lanes: Lanes, kills: Sequence[Kill]) -> Answers:
+        """Tell the log, and who keeps books besides; what the log could not be told beats everything here until then.
+
+        Whoever keeps books is told before, as `Delivery.answers` does it.
+        """
         floors = self._core.floors
-        receipts: list[Receipt] | None = None
+        receipts: Sequence[Receipt] | None = None
         try:
-            receipts = await self._delivery.answer(authority, kills, queue(authority, kills))
+            answers = await self._delivery.answers(lanes)
+            receipts = answers[-1]
         finally:
             for n, kill in enumerate(kills):
                 if receipts is None:
                     floors.overrule(kill.notice)
                 else:
                     self._core.take_in(msgspec.structs.replace(kill.notice, seq=receipts[n].seq))
-        return receipts
+        return answers
 
     async def tell(self, notice: Notice) -> Outcome:
         """Have the others forget their copies of a key, whose stored value has changed in a way that kills nothing."""
@@ -410,11 +416,7 @@ class Writing:
             task: asyncio.Task[Any] = self._background.spawn(self._delivery.answers(lanes))
             task.add_done_callback(lambda ended: self._settled(lanes, written, ended))
             answers = await asyncio.shield(task)
-        if None not in answers:
-            return DONE
-        return Outcome(
-            tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
-        )
+        return _outcome(lanes, answers)
 
     def _settled(self, lanes: Lanes, written: Written, ended: asyncio.Task[Any]) -> None:
         self._settle(lanes, written, () if ended.cancelled() or ended.exception() is not None else ended.result())
@@ -425,6 +427,15 @@ class Writing:
         receipts = (told[0] if told else None) or ()
         for n, (place, entry) in enumerate(written):
             self._settle_near(place, entry, receipts[n] if receipts else Receipt())
+
+
+def _outcome(lanes: Lanes, answers: Answers) -> Outcome:
+    """Who is still owed something."""
+    if None not in answers:
+        return DONE
+    return Outcome(
+        tuple(lane.tier.kind for (lane, _), receipts in zip(lanes, answers, strict=True) if receipts is None)
+    )
 
 
 def _plain_key(key: MapKey) -> str:

@@ -53,6 +53,7 @@ __all__ = [
 Reply = bytes | int | None | list["Reply"]
 
 _SLOTS = 16384
+_DISKLESS = ("--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0")
 DEBUG_IS_GUARDED_FROM = 7  # major version of Redis
 _DOWN_MS = 400  # for a Sentinel or a cluster to think that a node is down
 
@@ -237,15 +238,12 @@ class RedisSentinel:
 
     def start(self) -> None:
         """Begin, and wait until the replica follows and the Sentinel knows of it."""
-        diskless = ["--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0"]
         try:
-            self.primary.options = diskless
+            self.primary.options = [*_DISKLESS]
             self.primary.start()
-            self.replica.options = ["--replicaof", "127.0.0.1", str(self.primary.port), *diskless]
-            self.replica.start()
+            self._start_replica()
             self.sentinel.watch(self.NAME, self.primary.port)
             self.sentinel.start()
-            self._wait(lambda: b"master_link_status:up" in _bytes(self.replica.ask("INFO", "replication")))
             self._wait(lambda: bool(self.sentinel.ask("SENTINEL", "REPLICAS", self.NAME)))
         except BaseException:
             self.stop()
@@ -266,6 +264,16 @@ class RedisSentinel:
         self.primary.kill()
         self._wait(lambda: b"role:master" in _bytes(self.replica.ask("INFO", "replication")))
         self._wait(lambda: _port_of(self.sentinel, self.NAME) == self.replica.port)
+
+    def rejoin(self) -> None:
+        """After a failover: have the old primary come back as the replica of the new one; `fail_over` again then."""
+        self.primary, self.replica = self.replica, self.primary
+        self._start_replica()
+
+    def _start_replica(self) -> None:
+        self.replica.options = ["--replicaof", "127.0.0.1", str(self.primary.port), *_DISKLESS]
+        self.replica.start()
+        self._wait(lambda: b"master_link_status:up" in _bytes(self.replica.ask("INFO", "replication")))
 
     def _wait(self, until: Callable[[], bool]) -> None:
         """Wait for it; a Sentinel cuts the clients of a replica whose place it changes, whoever is asking it then."""

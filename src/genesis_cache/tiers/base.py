@@ -6,7 +6,7 @@ log that other processes read, and the leases that let one process load a key fo
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -20,6 +20,8 @@ __all__ = [
     "Change",
     "Drop",
     "Found",
+    "Keeper",
+    "Kept",
     "Kill",
     "Kind",
     "Late",
@@ -56,6 +58,8 @@ class Put(msgspec.Struct, frozen=True, gc=False):
     since: int | None = None
     version: int | None = None
     priority: int = 1
+    is_copy: bool = False
+    """Whether the value was made long before ``since``: it comes from another tier."""
 
 
 class Remove(msgspec.Struct, frozen=True, gc=False):
@@ -164,6 +168,14 @@ class Store(Protocol):
         """Verify its own books (bytes, entries, index against data); a sentence for each fault, none if sound."""
 
 
+class Kept(msgspec.Struct, frozen=True, gc=False):
+    """A stored value, with what the books of its own tier say against it at the moment of reading."""
+
+    envelope: Buffer
+    kills: list[Notice]
+    """TAG, PATTERN and CLEAR notices that are younger than the value, whether or not they name it."""
+
+
 class Late(msgspec.Struct, frozen=True, gc=False):
     """The answer of a far tier that has not come within its budget: the reader goes on, the reply is still taken in."""
 
@@ -254,3 +266,11 @@ class Tier(Protocol):
 
     async def diagnose(self) -> list[Finding]:
         """What an operator should know of it; never raises: a tier that cannot be asked is a finding too."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A tier whose own books say which of its values are dead, whatever becomes of the log that counts."""
+
+    async def kept(self, address: Address) -> Kept | None:
+        """A value with what is said against it; None where there is none, or its tier cannot tell within its budget."""

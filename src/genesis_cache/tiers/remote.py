@@ -18,7 +18,7 @@ from genesis_cache.model.clock import Clock
 from genesis_cache.model.finding import Finding, Severity
 from genesis_cache.model.keys import Address
 from genesis_cache.model.notice import Notice, Position
-from genesis_cache.tiers.base import Answer, Change, Found, StoreStats
+from genesis_cache.tiers.base import Answer, Change, Found, Kept, StoreStats
 from genesis_cache.tiers.breaker import Circuit
 from genesis_cache.tiers.commit_queue import Receipts, Waiting, settle, tell_loop
 from genesis_cache.tiers.remote_base import RemoteStore
@@ -29,7 +29,7 @@ from genesis_cache.tiers.remote_line import Line
 from genesis_cache.tiers.remote_log import RemoteLog
 from genesis_cache.tiers.remote_reads import MAX_BATCH, Faults
 
-LEASE_S = 10.0
+LEASE_S = 5.0
 """How long a server keeps the lease of a process that has died."""
 LONGEST_LOAD_S = 310.0
 """How long a lease is renewed at most."""
@@ -241,6 +241,12 @@ class RemoteTier:
             reads = self._line_here().reads
             found += [await one for one in [reads.get(address) for address in addresses[at : at + MAX_BATCH]]]
         return found
+
+    async def kept(self, address: Address) -> Kept | None:
+        """As `Keeper.kept`."""
+        if self._health.is_shut:
+            return None
+        return await self._line_here().kept(address, self._budget_s, self._timeout_s)
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import msgspec
 from genesis_cache.model.finding import Finding
 from genesis_cache.model.keys import Address
 from genesis_cache.model.notice import Notice, Position
-from genesis_cache.tiers.base import Buffer, Change, Found, Receipt, StoreError, StoreStats
+from genesis_cache.tiers.base import Buffer, Change, Found, Kept, Receipt, StoreError, StoreStats
 
 __all__ = ["Committed", "Cut", "Joined", "Outage", "RemoteStore"]
 
@@ -67,6 +67,12 @@ class RemoteStore(Protocol):
 
     async def get_many(self, addresses: Sequence[Address]) -> list[Buffer | None]:
         """Stored envelopes in the order asked, in one round trip (one for each node of a cluster, at the same time)."""
+
+    async def kept(self, address: Address) -> Kept | None:
+        """One stored envelope and what the server's books say against it, as of one moment.
+
+        None where there is none, or where the books do not tell.
+        """
 
     async def commit(self, changes: Sequence[Change], epoch: int) -> Committed:
         """Apply changes in order: value or deletion, sequence and log entry of each change atomically.

@@ -77,7 +77,7 @@ class Follower:
         self._link = Link(self._loop, make)
         self._commits = Commits(self._link, health, log, timeout_s)
         self._commits.other_log = self.join_again
-        self._desk = LeaseDesk(self._link, health, leases, timeout_s, timeout_s)
+        self._desk = LeaseDesk(self._link, health, leases, log, timeout_s, timeout_s)
         self._main: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[int] | None = None
         self._is_stopped = False

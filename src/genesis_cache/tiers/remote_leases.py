@@ -14,8 +14,12 @@ from genesis_cache.model.keys import Address
 from genesis_cache.tiers.remote_base import RemoteStore
 from genesis_cache.tiers.remote_health import Health
 from genesis_cache.tiers.remote_link import Link
+from genesis_cache.tiers.remote_log import RemoteLog
 
 TOKEN_BYTES = 16
+
+_LIVES_S = 0.5  # since the last proof that the log is heard: so long a server that answers late is slow, not dead
+_SLOW_S = 2.0  # for a slow server; two processes that load one key cost more than a wait
 
 
 class Lease(msgspec.Struct, eq=False):
@@ -44,6 +48,10 @@ class Leases:
         """In a forked child: the leases are the parent's."""
         self._table: dict[bytes, Lease] = {}
         self._guard = threading.Lock()
+
+    def now(self) -> float:
+        """Monotonic seconds of the cache's clock."""
+        return self._clock.now()
 
     def begin(self, address: Address) -> Lease | None:
         """A lease to be asked for; None where this process has it, or is asking."""
@@ -92,24 +100,46 @@ class Leases:
 class LeaseDesk:
     """Where one event loop asks for leases and gives them back."""
 
-    def __init__(self, link: Link, health: Health, leases: Leases, budget_s: float, timeout_s: float) -> None:
+    def __init__(
+        self, link: Link, health: Health, leases: Leases, log: RemoteLog, budget_s: float, timeout_s: float
+    ) -> None:
         self._link = link
         self._health = health
         self._leases = leases
+        self._log = log
         self._budget_s = budget_s
         self._timeout_s = timeout_s
 
     def lease(self, address: Address) -> bool | asyncio.Future[bool]:
-        """Whether this process may load the key; True too where the server does not say so within the budget."""
+        """Whether this process may load the key.
+
+        True too where the server does not say so within the budget, unless it is known to be slow and not dead: then it
+        is waited for a little longer.
+        """
         if (lease := self._leases.begin(address)) is None:
             return False
         loop = self._link.loop
         answer: asyncio.Future[bool] = loop.create_future()
-        timer = loop.call_later(self._budget_s, _settle, answer, True)  # noqa: FBT003  # the answer itself
-        self._link.spawn(self._ask(lease, answer, timer))
+        loop.call_later(self._budget_s, self._look, answer, loop.time() + max(self._budget_s, _SLOW_S))
+        self._link.spawn(self._ask(lease, answer))
         return answer
 
-    async def _ask(self, lease: Lease, answer: asyncio.Future[bool], timer: asyncio.TimerHandle) -> None:
+    def _look(self, answer: asyncio.Future[bool], latest: float) -> None:
+        """A budget is over."""
+        loop = self._link.loop
+        if answer.done():
+            return
+        if loop.time() < latest and self._is_slow():
+            loop.call_later(self._budget_s, self._look, answer, latest)
+        else:
+            answer.set_result(True)
+
+    def _is_slow(self) -> bool:
+        """Whether the server is known to live."""
+        heard_at = self._log.heard_at
+        return not self._health.is_shut and heard_at is not None and self._leases.now() < heard_at + _LIVES_S
+
+    async def _ask(self, lease: Lease, answer: asyncio.Future[bool]) -> None:
         may_load = True
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -120,8 +150,8 @@ class LeaseDesk:
             self._health.errors += 1
             self._leases.drop(lease)
         finally:
-            timer.cancel()
-            _settle(answer, may_load)
+            if not answer.done():
+                answer.set_result(may_load)
 
     async def _settled(
         self, lease: Lease, answer: asyncio.Future[bool], store: RemoteStore, *, is_granted: bool
@@ -143,8 +173,3 @@ class LeaseDesk:
                 await store.release(lease.address, lease.token)
         except Exception:  # noqa: BLE001  # the server ends it by itself when it is not renewed
             self._health.errors += 1
-
-
-def _settle(answer: asyncio.Future[bool], may_load: bool) -> None:  # noqa: FBT001  # called by the event loop
-    if not answer.done():
-        answer.set_result(may_load)

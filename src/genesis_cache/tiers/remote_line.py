@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from genesis_cache.codecs.envelope import intact, matches
+from genesis_cache.model.keys import Address
+from genesis_cache.tiers.base import Kept
 from genesis_cache.tiers.remote_base import RemoteStore
 from genesis_cache.tiers.remote_commits import Commits
 from genesis_cache.tiers.remote_health import Health
@@ -34,7 +37,7 @@ class Line:
         in_flight = max(1, min(MAX_IN_FLIGHT, max_connections // 2))  # the rest is for changes and leases
         self.reads = Reads(link, health, log, faults, budget_s, timeout_s, in_flight)
         self.commits = Commits(link, health, log, timeout_s)
-        self.desk = LeaseDesk(link, health, leases, budget_s, timeout_s)
+        self.desk = LeaseDesk(link, health, leases, log, budget_s, timeout_s)
 
     async def warm(self, limit_s: float) -> None:
         """Connect before the first use; where that fails, say so."""
@@ -43,6 +46,23 @@ class Line:
                 await self._link.ready()
         except Exception as error:  # noqa: BLE001  # tried again at each use
             self._health.read_failed(error)
+
+    async def kept(self, address: Address, budget_s: float, timeout_s: float) -> Kept | None:
+        """As `Keeper.kept`; a reply that comes late is let go."""
+        asking = self.loop.create_task(self._kept(address, timeout_s))
+        done, _ = await asyncio.wait({asking}, timeout=budget_s)
+        return asking.result() if done else None
+
+    async def _kept(self, address: Address, timeout_s: float) -> Kept | None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                store = await self._link.ready()
+                kept = await store.kept(address)
+        except Exception:  # noqa: BLE001  # whatever it is, callers never see it
+            self._health.errors += 1
+            return None
+        is_sound = kept is not None and matches(kept.envelope, address.digest) and intact(kept.envelope)
+        return kept if is_sound else None
 
     async def close(self, limit_s: float) -> None:
         """Write what is queued, for so long at most, end everything else, let go of the connections."""

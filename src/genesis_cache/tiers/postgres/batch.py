@@ -25,9 +25,9 @@ class Batch:
     """Changes of one transaction, in columns. No address has two of them that touch its row."""
 
     __slots__ = (
-        "_guarded", "_last", "_lines", "_origin", "_run", "cleared", "counts", "digests", "envelopes", "evicted",
-        "floors", "gone", "guards", "lasts", "messages", "offsets", "ops", "priorities", "since", "sizes", "takes_away",
-        "told", "versions",
+        "_guarded", "_last", "_lines", "_origin", "_run", "cleared", "copies", "counts", "digests", "envelopes",
+        "evicted", "floors", "gone", "guards", "lasts", "messages", "offsets", "ops", "priorities", "since", "sizes",
+        "takes_away", "told", "versions",
     )  # fmt: skip
 
     def __init__(self, origin: int) -> None:
@@ -40,6 +40,7 @@ class Batch:
         self.since: list[int | None] = []
         self.versions: list[int | None] = []
         self.priorities: list[int] = []
+        self.copies: list[bool] = []
         self.offsets: list[int] = []
         self.messages: list[bytes] = []
         self.lasts: list[int] = []
@@ -93,6 +94,7 @@ class Batch:
         self.since.append(None if put is None else put.since)
         self.versions.append(None if put is None else put.version)
         self.priorities.append(1 if put is None else int(put.priority))
+        self.copies.append(put is not None and put.is_copy)
         self.offsets.append(self.told if op in (SET, REMOVE) else 0)
         self.takes_away = self.takes_away or op >= DROP
 
@@ -128,8 +130,8 @@ class Batch:
         self._end_message()
         return (
             self.ops, self.digests, self.envelopes, self.sizes, self.gone, self.since, self.versions, self.priorities,
-            self.offsets, self.takes_away, self.evicted, self.messages, self.lasts, self.guards, list(self.floors),
-            list(self.floors.values()), self.told, self.cleared,
+            self.copies, self.offsets, self.takes_away, self.evicted, self.messages, self.lasts, self.guards,
+            list(self.floors), list(self.floors.values()), self.told, self.cleared,
         )  # fmt: skip
 
     def receipts(self, seq: int, refused: Sequence[int]) -> list[Receipt]:

@@ -62,7 +62,7 @@ class Log:
             raise Outage("the books of the cache in PostgreSQL went away while they were read")
         position = Position(rows[0][0], rows[0][1])
         self._known = position
-        return Joined(position, [_floor(name, at) for _, _, name, at in rows if name is not None])
+        return Joined(position, [floor_of(name, at) for _, _, name, at in rows if name is not None])
 
     async def follow(self, after: Position, wait_s: float) -> list[Notice] | None:
         """As `RemoteStore.follow`."""
@@ -166,6 +166,6 @@ def _reaches(row: Any, epoch: int, since: int) -> bool:
     return bool(now_epoch == epoch and is_same_start and log_start <= since <= seq)
 
 
-def _floor(name: bytes, seq: int) -> Notice:
+def floor_of(name: bytes, seq: int) -> Notice:
     """A floor of the table; one that cannot be read kills everything."""
     return named_notice(name, seq) or Notice(Kind.CLEAR, "", None, "", seq)

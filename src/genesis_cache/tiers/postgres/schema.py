@@ -38,6 +38,7 @@ END $$;
 """
 
 # An entry whose gone_at is null is a trace: its value is gone, and fills that began before `changed` are refused.
+# `made` is the sequence read before its value was made; 0 where that is not known here, as of a copy from another tier.
 _SET = """
 CREATE {persistence} TABLE {s}.{u}control (
     cache int8 PRIMARY KEY, epoch int8 NOT NULL, seq int8 NOT NULL, start int8 NOT NULL, log_start int8 NOT NULL,
@@ -73,7 +74,7 @@ _APPLY = """
 CREATE FUNCTION {s}.{u}apply(
     p_cache int8, p_now float8, p_epoch int8, p_known_epoch int8, p_known_seq int8, p_channel text,
     p_ops int2[], p_digests bytea[], p_envelopes bytea[], p_sizes int4[], p_gone float8[], p_since int8[],
-    p_versions int8[], p_priorities int2[], p_offsets int4[], p_takes_away bool, p_evicted int4,
+    p_versions int8[], p_priorities int2[], p_copies bool[], p_offsets int4[], p_takes_away bool, p_evicted int4,
     p_messages bytea[], p_lasts int4[], p_guards int4[], p_floors bytea[], p_floor_offsets int4[],
     p_told int4, p_cleared int4,
     OUT o_epoch int8, OUT o_seq int8, OUT o_refused int4[])
@@ -111,10 +112,12 @@ BEGIN
         INSERT INTO {s}.{u}entries AS e
             (cache, gone_at, changed, changed_at, made, version, used, size, priority, digest, envelope)
         SELECT p_cache, CASE WHEN w.op < 2 THEN w.gone END,
-            CASE WHEN w.op = 1 THEN 0 ELSE n.seq END, CASE WHEN w.op = 1 THEN 0 ELSE at END, coalesce(w.since, n.seq),
+            CASE WHEN w.op = 1 THEN 0 ELSE n.seq END, CASE WHEN w.op = 1 THEN 0 ELSE at END,
+            CASE WHEN w.copy THEN 0 ELSE coalesce(w.since, n.seq) END,
             CASE WHEN w.op < 2 THEN w.version END, p_now, w.size, w.priority, w.digest, w.envelope
-        FROM unnest(p_ops, p_digests, p_envelopes, p_sizes, p_gone, p_since, p_versions, p_priorities, p_offsets)
-                WITH ORDINALITY AS w (op, digest, envelope, size, gone, since, version, priority, o, i)
+        FROM unnest(p_ops, p_digests, p_envelopes, p_sizes, p_gone, p_since, p_versions, p_priorities, p_copies,
+                p_offsets)
+                WITH ORDINALITY AS w (op, digest, envelope, size, gone, since, version, priority, copy, o, i)
             CROSS JOIN LATERAL (SELECT c.seq + w.o - CASE WHEN gaps = '{{}}' THEN 0
                 ELSE (SELECT count(*) FROM unnest(gaps) g WHERE g < w.o) END AS seq) n
         WHERE w.op < 3 AND (o_refused = '{{}}' OR w.i::int4 <> ALL (o_refused))
@@ -221,7 +224,8 @@ BEGIN
     INTO gone, last, n, freed
     FROM {s}.{u}entries e
     WHERE e.cache = p_cache AND e.digest = ANY (p_digests) AND e.gone_at IS NOT NULL AND (
-        p_why = 'size' OR (p_why = 'ttl' AND e.gone_at <= p_now) OR (p_why = 'cleared' AND e.made < c.cleared));
+        p_why = 'size' OR (p_why = 'ttl' AND e.gone_at <= p_now)
+        OR (p_why = 'cleared' AND e.made > 0 AND e.made < c.cleared));
     IF coalesce(n, 0) = 0 OR c.cache IS NULL THEN
         RETURN 0;
     END IF;

@@ -3,13 +3,19 @@
 from genesis_cache.tiers.postgres.schema import cache_id
 
 ONE_READ = 1000  # messages of the log that one query may bring
+MOST_FLOORS = 1000  # that are asked for with one value
 
-_APPLIED = ", ".join(f"${n}" for n in range(1, 24))  # what the function takes beside the cache's number
+_APPLIED = ", ".join(f"${n}" for n in range(1, 25))  # what the function takes beside the cache's number
 
 
 _TEXTS = {
     "get": "SELECT envelope FROM {t}entries WHERE {own} AND digest = $1 AND gone_at > $2",
     "get_many": "SELECT digest, envelope FROM {t}entries WHERE {own} AND digest = ANY ($1::bytea[]) AND gone_at > $2",
+    "kept": (  # what kills it is told by name alone: all of these are younger than its value
+        "SELECT e.envelope, ARRAY(SELECT f.name FROM {t}floors f WHERE f.{own} AND f.seq > e.made LIMIT {most_floors})"
+        " FROM {t}control c, {t}entries e WHERE c.{own} AND c.started = pg_postmaster_start_time()"
+        " AND e.{own} AND e.digest = $1 AND e.gone_at > $2 AND e.made > 0 AND e.made >= c.cleared"
+    ),
     "apply": "SELECT o_epoch, o_seq, o_refused FROM {t}apply({cache}, {values})",
     "join": "SELECT {t}join({cache}, $1, $2, $3)",
     "floors": (
@@ -64,6 +70,7 @@ class Statements:
 
     get: str
     get_many: str
+    kept: str
     apply: str
     join: str
     floors: str
@@ -93,5 +100,13 @@ class Statements:
             setattr(
                 self,
                 word,
-                text.format(t=self.tables, s=schema, cache=number, own=own, one_read=ONE_READ, values=_APPLIED),
+                text.format(
+                    t=self.tables,
+                    s=schema,
+                    cache=number,
+                    own=own,
+                    one_read=ONE_READ,
+                    most_floors=MOST_FLOORS,
+                    values=_APPLIED,
+                ),
             )

@@ -17,15 +17,16 @@ from genesis_cache.model.finding import Finding
 from genesis_cache.model.keys import Address
 from genesis_cache.model.notice import Notice, Position
 from genesis_cache.model.settings import CacheSettings
-from genesis_cache.tiers.base import Buffer, Change, Found, Receipt, StoreStats
+from genesis_cache.tiers.base import Buffer, Change, Found, Kept, Receipt, StoreStats
 from genesis_cache.tiers.postgres import examining
 from genesis_cache.tiers.postgres.batch import MAX_ENVELOPE, Batch, batches
 from genesis_cache.tiers.postgres.faults import Failures, outage_of
 from genesis_cache.tiers.postgres.links import Connection, Links, OwnLinks, PoolLinks, connector, settle
-from genesis_cache.tiers.postgres.log import Log, signed
+from genesis_cache.tiers.postgres.log import Log, floor_of, signed
 from genesis_cache.tiers.postgres.marks import Marks
 from genesis_cache.tiers.postgres.place import Place, place_of
 from genesis_cache.tiers.postgres.session import Session
+from genesis_cache.tiers.postgres.statements import MOST_FLOORS
 from genesis_cache.tiers.postgres.sweeping import Sweeping
 from genesis_cache.tiers.remote_base import Committed, Joined, Outage, RemoteStore
 from genesis_cache.tiers.remote_known import Known, Replaced
@@ -211,6 +212,14 @@ class PostgresStore:
         for digest in found:
             self._marks.add(digest)
         return [found.get(digest) for digest in digests]
+
+    async def kept(self, address: Address) -> Kept | None:
+        """As `RemoteStore.kept`."""
+        sql, digest = self._session.sql, address.digest
+        row = await self._session.ask(lambda connection: connection.fetchrow(sql.kept, digest, self._wall()))
+        if row is None or len(row[1]) >= MOST_FLOORS:
+            return None
+        return Kept(row[0], [floor_of(name, 0) for name in row[1]])
 
     # -- writing ------------------------------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ class Sweeping:
         removed = 0
         while asyncio.get_running_loop().time() <= end:
             rows = await self._ask(self._session.sql.page, self._after, STEP)
-            dead = [digest for digest, made in rows if made < self._searching]
+            dead = [digest for digest, made in rows if 0 < made < self._searching]
             gone = await self._evict(dead, "cleared") if dead else 0
             if gone == _ELSEWHERE:
                 break

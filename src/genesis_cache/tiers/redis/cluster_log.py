@@ -119,7 +119,7 @@ class ClusterLog(Log):
     async def _post(self, node: Server) -> None:
         self._sentries.append(await node.connect())
 
-    def _still_there(self) -> None:
+    async def _still_there(self) -> None:
         if any(sentry.closed for sentry in self._sentries):
             raise ConnectionLost("has lost a node of its cluster")
 

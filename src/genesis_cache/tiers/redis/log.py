@@ -135,7 +135,7 @@ class Log:
         """Which servers these are, one of which is already known."""
         return identity_of([who])
 
-    def _still_there(self) -> None:
+    async def _still_there(self) -> None:
         """Raise `ConnectionLost` if a server that the log relies on may have been another in the meantime."""
 
     async def _wait(self, connection: Connection, after: Position, wait_s: float) -> list[Notice] | None:
@@ -146,7 +146,7 @@ class Log:
             left_s = min(_STEP_S, end - loop.time())
             async with asyncio.timeout(max(left_s, 0.0) + self._timeout_s):
                 page, books = await connection.ask_all(self._request(after.seq, left_s))
-            self._still_there()
+            await self._still_there()
             notices = _notices(_good(page), after.seq)
             verdict = _judged(_good(books), after, notices)
             if notices is None or verdict is None or self._known.is_doubted:

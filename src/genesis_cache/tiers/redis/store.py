@@ -19,6 +19,7 @@ from genesis_cache.tiers.redis.log import Log
 from genesis_cache.tiers.redis.names import DIGEST_BYTES, Names
 from genesis_cache.tiers.redis.place import Place, place_of
 from genesis_cache.tiers.redis.scripts import LEASE, RELEASE
+from genesis_cache.tiers.redis.sentinel_log import SentinelLog
 from genesis_cache.tiers.redis.server import Limits, Server
 from genesis_cache.tiers.redis.sweeping import Sweeper
 from genesis_cache.tiers.redis.upkeep import Upkeep, envelope_of
@@ -37,7 +38,12 @@ class RedisStore(Upkeep):
         names = self._names = Names(cache_name)
         server = self._own = self._server = Server(place, limits, known)
         self._pid = os.getpid()
-        self._log = Log(server, known, names, clock, limits.timeout_s)
+        is_named = place.kind == "sentinel"
+        self._log = (
+            SentinelLog(place, server, known, names, clock, limits.timeout_s)
+            if is_named
+            else Log(server, known, names, clock, limits.timeout_s)
+        )
         self._commits = Commits(server, names, Packer(names, capacity_bytes, clock), self._log)
         self._sweeper = Sweeper(server, self._nodes, names, capacity_bytes, clock)
         self._clock = clock

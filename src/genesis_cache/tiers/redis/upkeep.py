@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from genesis_cache.model.clock import Clock
 from genesis_cache.model.finding import Finding
+from genesis_cache.model.keys import Address
 from genesis_cache.model.notice import Notice, Position
-from genesis_cache.tiers.base import Buffer, Found, StoreStats
+from genesis_cache.tiers.base import Buffer, Found, Kept, StoreStats
 from genesis_cache.tiers.redis.commits import HEAD_BYTES
 from genesis_cache.tiers.redis.diagnosing import diagnose
 from genesis_cache.tiers.redis.examining import check, scan
@@ -27,6 +28,10 @@ class Upkeep(ABC):
     _log: Log
     _sweeper: Sweeper
     _clock: Clock
+
+    async def kept(self, address: Address) -> Kept | None:  # noqa: ARG002  # whatever it is, nothing outlives the log
+        """As `RemoteStore.kept`: the books of Redis are the log itself."""
+        return None
 
     @abstractmethod
     async def _nodes(self) -> Sequence[Server]:
