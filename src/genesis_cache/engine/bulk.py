@@ -145,6 +145,7 @@ class Bulk:
         self, view: View, missing: Sequence[str], load: Load, plan: Plan, *, behind: bool = False
     ) -> dict[str, Flight]:
         """``behind``: nobody waits, so the load runs in no caller's context and is counted as a refresh."""
+        self._core.require_open()
         flights: dict[str, Flight] = {}
         mine: dict[str, Flight] = {}
         now, position, generation = self._core.clock.now(), self._reading.position(), self._core.floors.generation

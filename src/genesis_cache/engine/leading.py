@@ -74,8 +74,9 @@ class Leading:
         self.keep = storing.keep
 
     def lead(self, job: Job) -> Flight:
-        """The flight of a key: this job's, started now, unless one is under way."""
+        """The flight of a key: this job's, started now, unless one is under way. CacheClosed on a closed cache."""
         core = self._core
+        core.require_open()
         flight = Flight(self._position(), core.clock.now(), core.floors.generation)
         flight.address = job.address
         if job.load.is_stream:
