@@ -246,6 +246,49 @@ async def test_a_fallback_for_a_load_that_hangs(cache: Cache) -> None:
     assert calls == 1
 
 
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_load_that_hangs_holds_up_nobody_who_has_an_old_value(
+    cache: Cache, clock: FakeClock, *, many: bool
+) -> None:
+    """After the first who waited soft_timeout for it nobody does, and in the end the key is loaded by another."""
+    calls: list[asyncio.Event] = []
+
+    async def hang() -> str:
+        calls.append(asyncio.Event())
+        await calls[-1].wait()
+        return f"load {len(calls)}"
+
+    async def hang_many(keys: list[str]) -> dict[str, str]:
+        return dict.fromkeys(keys, await hang())
+
+    async def ask() -> object:
+        options = {"ttl": 10, "stale_if_error": 600, "soft_timeout": 3}
+        if many:
+            return (await cache.get_or_set_many(["k"], hang_many, **options))["k"]
+        return await cache.get_or_set("k", hang, **options)
+
+    await cache.set("k", "old", ttl=10, stale_if_error=600)
+    clock.advance(11)
+    first = asyncio.create_task(ask())
+    while not calls:  # noqa: ASYNC110  # the loader tells by its list
+        await asyncio.sleep(0)
+    clock.advance(4)
+    async with asyncio.timeout(2):  # less than soft_timeout
+        for _ in range(20):
+            assert await ask() == "old"
+    assert len(calls) == 1
+    clock.advance(8)
+    assert await ask() == "old"
+    second = asyncio.create_task(ask())
+    while len(calls) < 2:  # noqa: ASYNC110  # as above
+        await asyncio.sleep(0)
+    calls[1].set()
+    assert await second == "load 2"
+    calls[0].set()
+    await first
+    assert await cache.get("k") == "load 2"
+
+
 async def test_staleness_is_bounded_however_often_loads_fail(cache: Cache, clock: FakeClock) -> None:
     """Failing loads never make an old value live longer than its ttl and its stale time together."""
     source = Source()
