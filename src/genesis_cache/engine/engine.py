@@ -15,6 +15,7 @@ from genesis_cache.engine.explaining import Explaining
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.portal import Portal
 from genesis_cache.engine.reading import Reading
+from genesis_cache.engine.resident import Resident
 from genesis_cache.engine.rewriting import Rewriting
 from genesis_cache.engine.streams import Streams
 from genesis_cache.engine.writing import Writing
@@ -51,7 +52,27 @@ class Engine:
         self.core.log.changed = self._look_at_hits
         for lane in self.core.lanes:
             self._watch(lane)
+        self.resident = self._resident()
         _engines.add(self)
+
+    def _resident(self) -> Resident | None:
+        lane, core = self.core.authority, self.core
+        wanted = core.settings.cache_refresh_resident == "on" and core.memory is not None
+        if lane is None or not lane.tier.is_shared or not wanted:
+            return None
+        resident = Resident(core, lane, self.hearing, self.reading, self.writing, self.background)
+        told, awake = lane.tier.on_news, self.hearing.keeper
+
+        def news() -> None:
+            told()
+            resident.told()
+
+        def keep() -> None:
+            awake()
+            resident.settle()
+
+        lane.tier.on_news, self.hearing.keeper, self.hearing.loser = news, keep, resident.lost
+        return resident
 
     def view(self, namespace: str, owner: str | None, defaults: EntryOptions) -> View:
         """A view of a namespace for one owner or for none."""
@@ -125,6 +146,8 @@ class Engine:
         self.background.forget()
         self.reading.forget()
         self.portal.forget()
+        if self.resident is not None:
+            self.resident.forget()
         self.core.floors.heard_until = NEVER
         if self.core.memory is not None:
             self.core.memory.after_fork()
