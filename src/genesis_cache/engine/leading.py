@@ -158,7 +158,10 @@ class Leading:
             await self._place(view, flight)
         if flight.feed is not None:
             load = msgspec.structs.replace(load, call=partial(load.call, flight.feed))
-        within = _LOADING.set((*outer, *(flight.mates or (flight,))))
+        flights = flight.mates or (flight,)
+        for one in flights:
+            one.called = self._core.clock.now()
+        within = _LOADING.set((*outer, *flights))
         try:
             return await self._storing.load(self._loader, view, load, stale, answers)
         finally:
