@@ -62,7 +62,7 @@ async def _load() -> int:
 
 def section(*, quick: bool) -> Section:
     """Rounds with and without loads that hang take turns."""
-    rounds, seconds = (1, 1.0) if quick else (ROUNDS, SECONDS)
+    rounds, seconds = (1, 0.3) if quick else (ROUNDS, SECONDS)
     without, beside = asyncio.run(_measured(rounds, seconds))
     one_key = asyncio.run(_one_key(rounds, seconds))
     ratio = median(beside[0]) / median(without[0])
