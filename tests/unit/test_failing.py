@@ -82,6 +82,18 @@ async def test_absent_forbidden_and_failed_each_have_their_own_time(cache: Cache
     assert cache.analytics()["namespaces"]["(root)"]["negatives_served"] == 3
 
 
+async def test_explain_tells_of_a_kept_error(cache: Cache, clock: FakeClock) -> None:
+    """Who asks why a key misses learns which error is kept, and for how long; not once something has changed."""
+    source = Source()
+    source.does = NotFound(7)
+    await outcome(cache, source, error_ttl=60)
+    clock.advance(15)
+    reason = (await cache.explain("k")).reason
+    assert "a load failed with NotFound 15 s ago, which callers are told for 45 s more" in reason
+    await cache.set("k", "made")
+    assert "NotFound" not in (await cache.explain("k")).reason
+
+
 async def test_a_kept_error_is_raised_as_a_new_one_each_time(cache: Cache) -> None:
     """Every caller gets an exception of its own with what the first one said, and its traceback does not grow."""
     source = Source()
