@@ -114,9 +114,10 @@ class Course:
             for _ in range(self.dice.randrange(4)):
                 await asyncio.sleep(0)
             self.cluster.advance(self.dice.choice([0.0, 0.0, 0.01, 0.1, 0.4]))
-        while working:
-            await asyncio.wait(working)
         self.cluster.heal()
+        while working:  # some wait for the lease of who was cut off, which ends by the cluster's clock
+            self.cluster.advance(0.1)
+            await asyncio.sleep(0.001)
         await self.cluster.settle()
         for recorder in self.recorders:
             recorder.close()
