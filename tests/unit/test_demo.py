@@ -7,8 +7,10 @@ import signal
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from genesis_cache import Cache
 from genesis_cache.cli.app import run as command
 from genesis_cache.demo import figures, places
 from genesis_cache.demo.backend import Backend
@@ -25,18 +27,6 @@ from genesis_cache.model.errors import SettingsError
 from genesis_cache.testing.servers import RedisServer, ServerMissing
 
 FAST = 1000.0  # the backend's waits are divided by this
-
-
-async def fetched(url: str, path: str, method: str = "GET") -> tuple[int, str]:
-    """The status and body of one request."""
-    host, port = url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    answer = (await reader.read()).decode()
-    writer.close()
-    await writer.wait_closed()
-    head, body = answer.split("\r\n\r\n", 1)
-    return int(head.split()[1]), body
 
 
 def test_the_recorded_traffic_is_what_its_attribution_says() -> None:
@@ -80,33 +70,39 @@ def test_the_change_is_relative_to_before() -> None:
     assert figures.change(0, 10) == 0.0
 
 
-async def test_the_page_serves_the_figures_and_nothing_else() -> None:
-    """JSON at /monitoring/cache, a table at /, 404 elsewhere, 405 for anything but reading."""
-    shown = {
-        "global_statistics": {"global_hit_ratio": 0.5, "requests": 2},
-        "layer_statistics": {"l1": {"tier": "<memory>", "hits": 1, "up": True}},
-    }
-    async with Page(lambda: shown) as page:
-        status, body = await fetched(page.url, "/monitoring/cache")
-        assert (status, json.loads(body)) == (200, shown)
-        status, body = await fetched(page.url, "/?x=1")
-        assert status == 200
-        assert "&lt;memory&gt;" in body
-        assert "<memory>" not in body
-        assert (await fetched(page.url, "/etc/passwd"))[0] == 404
-        assert (await fetched(page.url, "/", "POST"))[0] == 405
+async def test_the_page_is_the_real_dashboard_of_the_cache_that_is_shown() -> None:
+    """Its files, its figures and its control; another cache can be put in its place, as a restart does."""
+    async with Cache.from_url("memory://") as one, Cache.from_url("memory://") as other, Page() as page:
+        await one.set("k", 1)
+        page.show(one)
+        base = page.url.removesuffix("/monitoring/cache/dashboard")
+        async with httpx2.AsyncClient(base_url=base, timeout=30) as client:
+            assert "dashboard/page.js" in (await client.get(page.url)).text
+            assert (await client.get("/", follow_redirects=True)).url == page.url
+            assert (await client.get("/monitoring/cache/keys/k")).status_code == 200
+            headers = {"Authorization": f"Bearer {page.token}"}
+            forgotten = await client.post("/cache/invalidate", json={"key": "k"}, headers=headers)
+            assert forgotten.json()["matched"] == 1
+            await one.set("k", 1)
+            page.show(other)
+            assert (await client.get("/monitoring/cache/keys/k")).status_code == 404
 
 
-async def test_the_page_survives_a_visitor_who_speaks_no_http() -> None:
-    """Noise and a silent hang-up are answered or dropped, and the next visitor is served."""
-    async with Page(lambda: {"global_statistics": {}, "layer_statistics": {}}) as page:
-        host, port = page.url.removeprefix("http://").split(":")
-        for noise in (b"", b"\x00" * 40_000, b"hello\r\n\r\n"):
-            _, writer = await asyncio.open_connection(host, int(port))
-            writer.write(noise)
-            writer.close()
-            await asyncio.gather(writer.wait_closed(), return_exceptions=True)
-        assert (await fetched(page.url, "/monitoring/cache"))[0] == 200
+async def test_who_watches_does_not_keep_the_page_from_closing() -> None:
+    """An open stream ends when another cache is shown, and when the demo is over."""
+    page = Page()
+    async with Cache.from_url("memory://") as cache, httpx2.AsyncClient(timeout=30) as client:
+        async with page:
+            page.show(cache)
+            events = page.url.replace("dashboard", "events")
+            async with client.stream("GET", events) as stream:
+                lines = stream.aiter_lines()
+                assert await anext(lines) == "retry: 500"
+                page.show(cache)
+                assert [line async for line in lines]
+            stream = await client.send(client.build_request("GET", events), stream=True)
+            assert await anext(stream.aiter_lines()) == "retry: 500"
+        await stream.aclose()
 
 
 def test_the_demo_measures_what_the_first_document_promised(capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,7 +209,7 @@ async def test_a_signal_ends_the_serving(tmp_path: Path) -> None:
     """SIGTERM, as a container gets it, stops the light traffic, and the cache can be closed in peace."""
     spoken = words("en")
     demo = Demo(Teller(spoken, screen(spoken, silent=True)), FAST, 0.1, in_folder(tmp_path))
-    serving = asyncio.create_task(demo.serve("http://127.0.0.1:1", None))
+    serving = asyncio.create_task(demo.serve(None))
     missed = asyncio.Event()
     demo.cache.on("miss", lambda _: missed.set())
     await missed.wait()

@@ -15,6 +15,7 @@ from genesis_cache.cli.benchmark import benchmark
 from genesis_cache.cli.options import Json, Urls, place
 from genesis_cache.cli.output import DONE, UsageError, emit, table
 from genesis_cache.cli.session import with_cache
+from genesis_cache.demo.page import HOST, Page
 from genesis_cache.demo.run import run as run_demo
 from genesis_cache.model.settings import CacheSettings
 from genesis_cache.simulator.replay import simulate as replay
@@ -33,12 +34,16 @@ def demo(
     with_database: Annotated[
         bool, typer.Option("--database", help="Over PostgreSQL: that of DATABASE_URL, else a server of its own.")
     ] = False,
+    host: Annotated[str, typer.Option("--host", help="The dashboard's address.")] = HOST,
+    port: Annotated[int, typer.Option("--port", help="Its port; 0: any that is free.", min=0, max=65535)] = 0,
     as_json: Json = False,
 ) -> int:
-    """Play recorded traffic on a slow service, without and with the cache, and compare."""
+    """Play recorded traffic on a slow service, without and with the cache, and compare; see it on the dashboard."""
     language = CacheSettings.from_env().cache_language
     servers = [kind for kind, wanted in (("redis", with_redis), ("database", with_database)) if wanted]
-    return run_demo(seconds=seconds, speed=speed, servers=servers, as_json=as_json, language=language)
+    return run_demo(
+        seconds=seconds, speed=speed, servers=servers, as_json=as_json, language=language, page=Page(host, port)
+    )
 
 
 def simulate(

@@ -3,8 +3,11 @@
 import asyncio
 from array import array
 from collections.abc import Sequence
+from itertools import count
 from time import perf_counter
 
+from genesis_cache.cache import Cache
+from genesis_cache.demo.backend import Backend
 from genesis_cache.demo.service import Service
 
 TICK_SECONDS = 0.004
@@ -51,3 +54,12 @@ async def stroll(traffic: Sequence[int], service: Service, per_second: float) ->
         for number in traffic:
             await service(number)
             await asyncio.sleep(1 / per_second)
+
+
+async def reprice(traffic: Sequence[int], backend: Backend, cache: Cache, per_second: float) -> None:
+    """The shop's staff, until cancelled: new prices for what is visited; what was built on the old is forgotten."""
+    for changed in count():
+        number = traffic[changed * 7919 % len(traffic)]
+        backend.reprice(number, 990 + changed % 9000)
+        await cache.delete_by_tag(f"product:{number}")
+        await asyncio.sleep(1 / per_second)

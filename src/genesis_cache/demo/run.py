@@ -16,7 +16,7 @@ import msgspec
 from genesis_cache.cache import Cache
 from genesis_cache.demo import figures
 from genesis_cache.demo.backend import ANSWER_SECONDS, ANSWER_USD, ROW_SECONDS, Backend
-from genesis_cache.demo.load import TICK_SECONDS, Progress, play, stroll
+from genesis_cache.demo.load import TICK_SECONDS, Progress, play, reprice, stroll
 from genesis_cache.demo.page import Page
 from genesis_cache.demo.places import VARIABLES, Places, in_folder, on_servers
 from genesis_cache.demo.screen import screen
@@ -35,7 +35,8 @@ TRIAL_VISITS = 1_000
 VISITING_SHARE = 0.2  # of this process's time, for what visits without the cache take; with it and cold they take more
 MIN_SECONDS = 3.0
 MAX_SPEED = 1_000.0
-STROLL_RATE = 40.0  # requests a second
+STROLL_RATE = 150.0  # requests a second
+PRICES_RATE = 3.0  # changes a second meanwhile
 REDRAW_SECONDS = 0.12
 PRODUCT = 3 * QUESTION_EVERY - 1  # a product that visitors ask the assistant about
 NEW_PRICE_CENTS = 1234
@@ -47,7 +48,10 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 class Demo:
     """One run of the demo, with what it needs at every step."""
 
-    def __init__(self, teller: Teller, speed: float, run_seconds: float, places: Places) -> None:
+    def __init__(
+        self, teller: Teller, speed: float, run_seconds: float, places: Places, page: Page | None = None
+    ) -> None:
+        self.page = Page() if page is None else page
         self.teller = teller
         self.speed = speed
         self.run_seconds = run_seconds
@@ -55,8 +59,9 @@ class Demo:
         self.traffic = recorded()[: int(MAX_RATE * run_seconds)]
         self.cache = places.cache()
 
-    async def tell(self, url: str) -> dict[str, Any]:
+    async def tell(self) -> dict[str, Any]:
         """The whole story; its figures as one JSON document."""
+        url = self.page.url
         if self.places.is_shared:
             self.traffic = self.traffic[: int(await self._bearable_rate() * self.run_seconds)]
         requests, objects = len(self.traffic), len(set(self.traffic))
@@ -143,6 +148,7 @@ class Demo:
         await self.cache.close()
         self.cache = self.places.cache()
         await self.cache.open()
+        self.page.show(self.cache)
         backend = Backend(self.speed)
         visit = service(backend, self.cache)
         numbers = sorted(set(self.traffic))
@@ -154,18 +160,21 @@ class Demo:
             latency_p99_ms=figures.quantile_ms(ordered_s, 0.99),
         )
 
-    async def serve(self, url: str, seconds: float | None) -> None:
+    async def serve(self, seconds: float | None) -> None:
         """Keep light traffic going until the time is over or the process is told to stop."""
         if seconds is None:
-            self.teller.serving(f"{url}/monitoring/cache")
+            self.teller.serving(self.page.url, self.page.token)
         elif seconds <= 0:
             return
         stop = asyncio.Event()
         _on_signals(stop.set, signal.SIGINT, signal.SIGTERM)
-        strolling = asyncio.create_task(stroll(self.traffic, service(Backend(self.speed), self.cache), STROLL_RATE))
+        backend = Backend(self.speed)
+        strolling = asyncio.create_task(stroll(self.traffic, service(backend, self.cache), STROLL_RATE))
+        repricing = asyncio.create_task(reprice(self.traffic, backend, self.cache, PRICES_RATE))
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({stopping, strolling}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in (stopping, strolling):
+        tasks = (stopping, strolling, repricing)
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -228,13 +237,15 @@ def run(
     servers: Sequence[str] = (),
     as_json: bool = False,
     language: str = "en",
+    page: Page | None = None,
 ) -> int:
     """Run the demo; the exit code.
 
     ``seconds`` is for all of it; without, it serves until it is stopped. ``speed`` divides the backend's waits; not
     given it is 1, and more only where ``seconds`` leaves no time for real waits. ``servers`` are the kinds of tiers
     (``redis``, ``database``) that stand behind memory instead of the disk; `CacheError` where one cannot be had. With
-    ``as_json`` the figures are the only thing printed, and it ends when they are there.
+    ``as_json`` the figures are the only thing printed, and it ends when they are there. ``page`` says where the
+    dashboard is served; by default on a free port of this machine.
     """
     began = perf_counter()
     teller = Teller(words(language), screen(words(language), silent=as_json))
@@ -242,7 +253,7 @@ def run(
     with _places(servers) as places:
         left = None if seconds is None else seconds - (perf_counter() - began) - _freezing(places)
         pace, run_seconds = _plan(left if left is None else max(left, MIN_SECONDS), speed)
-        demo = Demo(teller, pace, run_seconds, places)
+        demo = Demo(teller, pace, run_seconds, places, page)
         ends = None if seconds is None else began + seconds
         try:
             document = asyncio.run(_main(demo, ends, serve=not as_json))
@@ -275,12 +286,13 @@ async def _main(demo: Demo, ends: float | None, *, serve: bool) -> dict[str, Any
     task = asyncio.current_task()
     if task is not None:
         _on_signals(task.cancel, signal.SIGTERM)
-    async with Page(lambda: demo.cache.analytics()) as page:  # noqa: PLW0108  # a restart puts another cache there
+    async with demo.page:
         try:
             await demo.cache.open()
-            document = await demo.tell(page.url)
+            demo.page.show(demo.cache)
+            document = await demo.tell()
             if serve:
-                await demo.serve(page.url, None if ends is None else ends - perf_counter())
+                await demo.serve(None if ends is None else ends - perf_counter())
         finally:
             await demo.leave()
     return document

@@ -95,11 +95,12 @@ class Teller:
         self.screen.heading(words.restart_title)
         self.screen.say(words.restart.format(**told, **times))
 
-    def serving(self, url: str) -> None:
-        """Where the figures go on."""
+    def serving(self, url: str, token: str) -> None:
+        """Where the figures go on, and the token that makes the cache forget."""
         self.screen.say("")
         self.screen.say(self.words.serving)
         self.screen.say(url, "bold")
+        self.screen.say(self.words.control.format(token=token))
 
     def _rows(self, before: figures.Figures, after: figures.Figures) -> list[Row]:
         words = self.words

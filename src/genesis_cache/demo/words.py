@@ -52,6 +52,7 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
     from_disk: str
     from_shared: str
     serving: str
+    control: str
     stopped: str
     stopped_servers: str
 
@@ -83,7 +84,7 @@ _ENGLISH = Words(
     waits_scaled="waits are real / {speed}",
     tiers="Tiers:   {tiers}",
     own_server="own server",
-    page="Figures: {url}",
+    page="Live:    {url}",
     without="Without",
     with_cache="With",
     hits="hits",
@@ -117,7 +118,8 @@ _ENGLISH = Words(
     restart="{asked} objects {where}, {calls} backend calls; median {p50}, p99 {p99}",
     from_disk="from disk",
     from_shared="from the servers",
-    serving="Light traffic goes on until you press Ctrl-C. Its figures are at",
+    serving="Light traffic goes on until you press Ctrl-C. See it live on the dashboard:",
+    control="To make the cache forget there, the control token is {token}",
     stopped="Stopped; the temporary folder is gone.",
     stopped_servers="Stopped; the servers that were started for it are gone.",
 )
@@ -132,7 +134,7 @@ _SPANISH = Words(
     waits_scaled="esperas reales / {speed}",
     tiers="Niveles: {tiers}",
     own_server="servidor propio",
-    page="Cifras:  {url}",
+    page="En vivo: {url}",
     without="Sin caché",
     with_cache="Con caché",
     hits="aciertos",
@@ -166,7 +168,8 @@ _SPANISH = Words(
     restart="{asked} objetos {where}, {calls} llamadas al origen; mediana {p50}, p99 {p99}",
     from_disk="del disco",
     from_shared="de los servidores",
-    serving="Sigue un tráfico ligero hasta que pulse Ctrl-C. Sus cifras están en",
+    serving="Sigue un tráfico ligero hasta que pulse Ctrl-C. Véalo en vivo en el panel:",
+    control="Para que la caché olvide desde ahí, el token de control es {token}",
     stopped="Parado; la carpeta temporal ya no está.",
     stopped_servers="Parado; los servidores que se arrancaron ya no están.",
 )

@@ -39,7 +39,7 @@ class Engine:
         self.hearing = Hearing(self.core)
         self.writing = Writing(self.core, self.hearing, self.background)
         self.reading = Reading(self.core, self.hearing, self.writing, self.background)
-        self.streams = Streams(self.reading)
+        self.streams = Streams(self.core, self.reading)
         self.bulk = Bulk(self.core, self.hearing, self.reading)
         self.rewriting = Rewriting(self.core, self.hearing, self.reading, self.writing)
         self.portal = Portal()
@@ -123,15 +123,18 @@ class Engine:
         if self.core.closed:
             return
         self.reading.renewing.close()
-        await self.background.drain()
-        self.core.closed, self.core.opened = True, False
-        self.core.floors.heard_until = NEVER
+        await self.background.drain(self._shut)
         self.reading.leading.close()
         self.portal.stop()
         for lane in self.core.lanes:
             await lane.tier.close()
         if self.core.memory is not None:
             self.core.memory.flush("explicit")
+
+    def _shut(self) -> None:
+        """From here on no load begins, so that callers whose load is ended do not begin another."""
+        self.core.closed, self.core.opened = True, False
+        self.core.floors.heard_until = NEVER
 
     def reopen(self) -> None:
         """Undo `close`, so that the next call opens again."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse
 
 from genesis_cache import __version__
 from genesis_cache.cache import Cache
@@ -20,7 +21,7 @@ def app(cache: Cache, token: str | None = None, *, workers: str | Path | None = 
     """A whole ASGI app with every route of the cache, to be run alone or mounted anywhere.
 
     Run alone, it opens and closes the cache with its lifespan; mounted, the cache opens at its first use and belongs
-    to whoever made it. ``token`` and ``workers`` as for `router`.
+    to whoever made it. Its first page leads to the dashboard. ``token`` and ``workers`` as for `router`.
     """
 
     @asynccontextmanager
@@ -37,6 +38,11 @@ def app(cache: Cache, token: str | None = None, *, workers: str | Path | None = 
         redoc_url=None,
     )
     whole.state.genesis_cache = cache
+
+    @whole.get("/", include_in_schema=False)
+    async def first_page() -> RedirectResponse:
+        return RedirectResponse("monitoring/cache/dashboard")  # relative: right under any prefix
+
     served = routes(cache, token, workers=workers)
     whole.state.genesis_cache_feed = served.feed  # for a server that wants its streams to end when it stops
     whole.include_router(served.router)
