@@ -247,9 +247,8 @@ def silent_bus() -> Drill:
         "A reader holds a value in memory, over Redis. Its connections are taken down in two ways, then another"
         f" process changes the value; {BUS_S:g} s later the reader is asked. *Killed*: the server closes all its"
         " connections once (`CLIENT KILL`), and it may connect again. *Swallowed*: its packets go nowhere and"
-        " nothing is closed, as behind a firewall that forgot the connection. *None*: nothing is done to it. Libraries"
-        " whose memory does not"
-        " hear of other processes at all are left out.",
+        " nothing is closed, as behind a firewall that forgot the connection. *None*: nothing is done to it."
+        " Libraries whose memory does not hear of other processes at all are left out.",
         "none / killed / swallowed",
         lambda server, proxy: [
             ("**genesis_cache**, `bypass`", lambda: _buses(server, proxy, _OursReader, "bypass")),

@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _table(drill: Drill, server: RedisServer, proxy: Proxy) -> str:
-    lines = [f"### {drill.title}", "", drill.how, "", f"| library | {drill.answer} |", "|---|---|"]
+    lines = [f"## {drill.title}", "", drill.how, "", f"| library | {drill.answer} |", "|---|---|"]
     for name, trial in drill.trials(server, proxy):
         proxy.heal()
         server.ask("FLUSHALL")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from genesis_cache.engine.committing import BlockingChanges
 from genesis_cache.model.missing import MISSING
 
 if TYPE_CHECKING:
@@ -120,6 +121,10 @@ class BlockingCache:
     def clear(self, namespace: str | None = None, *, tier: str | None = None) -> Outcome:
         """See `Cache.clear`."""
         return self._portal.run(self._cache.clear(namespace, tier=tier))
+
+    def after_commit(self, *, doubt: Iterable[type[BaseException]] = ()) -> BlockingChanges:
+        """See `Cache.after_commit`; a plain ``with``."""
+        return BlockingChanges(self._engine, self._view, doubt)
 
     def namespace(self, name: str, **defaults: Any) -> BlockingCache:
         """See `Cache.namespace`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from genesis_cache import decorate
 from genesis_cache.blocking import BlockingCache
 from genesis_cache.coherence.spreading import plain_tag, spread_seconds
+from genesis_cache.engine.committing import Changes
 from genesis_cache.engine.emptying import empty
 from genesis_cache.engine.engine import Engine
 from genesis_cache.engine.loading import load_of
@@ -243,6 +244,14 @@ class Cache:
         if tier is not None:
             return await empty(self._engine.core, cache._view, tier)  # noqa: SLF001  # a view of the same cache
         return await self._engine.writing.kill(cache._view, Kind.CLEAR, [""])  # noqa: SLF001  # a view of the same cache
+
+    def after_commit(self, *, doubt: Iterable[type[BaseException]] = ()) -> Changes:
+        """``async with cache.after_commit() as changes:`` around a database transaction, so that it ends inside.
+
+        What ``changes`` is told to forget is forgotten when the block ends, and is not when it ends with an error.
+        ``doubt``: further errors after which nobody knows whether the database has committed; then all is forgotten.
+        """
+        return Changes(self._engine, self._view, doubt)
 
     # -- views -------------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,8 @@ class Nemesis:
         self.dice = random.Random(f"{seed}/nemesis")
         self.recorder = Recorder(folder / "nemesis.jsonl", "nemesis")
         self.done: dict[str, int] = {}
+        self.is_over = False
+        """Set by whoever wants it to do no further harm."""
         possible = [name for name, needs in NEEDS.items() if not needs or getattr(target, needs)]
         self.names = [name for name in possible if names is None or name in names]
         if self.names:  # processes that begin together on a busy machine are not yet as they should be
@@ -97,6 +99,8 @@ class Nemesis:
         bag: list[str] = []
         while True:
             await asyncio.sleep(self.dice.uniform(0.2, 1.8) * pause_s)
+            if self.is_over:
+                return
             is_complete = not each or len(self.done) == len(self.names)
             if loop.time() >= end + (0 if is_complete else LONGEST_RAGE_S):
                 return

@@ -55,10 +55,13 @@ SETTINGS = {
 READY_S = 120.0  # on a machine that is busy with other things
 ANSWER_S = 120.0
 MAX_STALENESS_S = 1.0
+RECOVERY_S = 15.0
+CANCELLED = 0.03  # of all calls
 SHORT_BUDGET_MS = 50.0
 LONG_BUDGET_MS = 1000.0
 CONTEXT_NS = 4 * NS
-PART_BYTES = 300_000_000
+NO_END_S = 1e6
+PART_BYTES = 150_000_000  # judged at once; in memory they are twice that
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,11 @@ class Plan:
     callers: int = 8
     mutant: str = ""
     operations: int = 0
-    """0: as many as come about in the time; else the run ends when all workers have done their share."""
+    """0: as many as come about in the time; else the run lasts until all workers have done their share."""
+    burst: int = 0
+    """How many plain reads a caller makes after each thing that it does."""
+    busy: bool = False
+    """The machine has other things to do: that something took long proves nothing."""
     keep: bool = False
     """Keep the folder of the histories."""
     each: bool = False
@@ -109,6 +116,8 @@ class Process:
         self.task = task
         self.name = task.name
         self.words: asyncio.Queue[str] = asyncio.Queue()
+        self.is_done = False
+        """Whether it has done its share."""
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
 
@@ -132,6 +141,7 @@ class Process:
         assert self._process.stdout is not None
         while line := await self._process.stdout.readline():
             self.words.put_nowait(line.decode().strip())
+            self.is_done = self.is_done or line == b"done\n"
         self.words.put_nowait("")
 
     def order(self, words: str) -> None:
@@ -259,6 +269,7 @@ class Cluster:
         task = Task(
             name, number, plan.workers, plan.seed, str(self.folder), self._urls(by_proxy=name in self.target.cut_off),
             settings, callers=plan.callers, pace_ms=plan.pace_ms, mutant=plan.mutant, most_operations=share,
+            burst=plan.burst, cancel=0.0 if has_long_budget(plan) else CANCELLED,
         )  # fmt: skip
         process = Process(task)
         await process.start()
@@ -277,11 +288,13 @@ class Cluster:
     # -- what happens ---------------------------------------------------------------------------------------------
 
     async def _work(self, nemesis: Nemesis) -> None:
-        raging = asyncio.create_task(nemesis.rage(self.plan.seconds, self.plan.pause_s, each=self.plan.each))
         if self.plan.operations:
-            for process in self.processes:
-                await process.hear("done", self.plan.seconds * 10)
-        await raging
+            raging = asyncio.create_task(nemesis.rage(NO_END_S, self.plan.pause_s))
+            await self._done()
+            nemesis.is_over = True
+            await raging
+        else:
+            await nemesis.rage(self.plan.seconds, self.plan.pause_s, each=self.plan.each)
         for process in self.processes:
             process.order("settle")
         for process in self.processes:
@@ -299,6 +312,12 @@ class Cluster:
                 known = self.report.figures.get(name, 0)
                 self.report.figures[name] = max(known, figure) if name.endswith("ms") else known + figure
 
+    async def _done(self) -> None:
+        """Wait until all have done their share, those too that came in the place of killed ones."""
+        async with asyncio.timeout(self.plan.seconds):
+            while not all(process.is_done for process in self.processes):  # noqa: ASYNC110  # they come and go
+                await asyncio.sleep(0.1)
+
 
 def run(plan: Plan) -> Report:
     """One run, judged."""
@@ -313,14 +332,15 @@ def run(plan: Plan) -> Report:
 
 
 def has_long_budget(plan: Plan) -> bool:
-    """Whether nobody gives up waiting for a lease because the machine is busy, so that one load a key is certain."""
+    """Whether nobody gives up waiting, so that one load of a key is certain, on a busy machine too."""
     return plan.seed % 2 == 1
 
 
 def promise_of(plan: Plan) -> Promise:
     """What is to be held in a run."""
     bypass, one_load = plan.partition == "bypass", has_long_budget(plan)
-    return Promise(MAX_STALENESS_S, bypass=bypass, one_load=one_load, ttl_slack_s=4.0, slow_s=5.0)
+    recovery_s = NO_END_S if plan.busy else RECOVERY_S
+    return Promise(MAX_STALENESS_S, bypass, one_load, recovery_s, ttl_slack_s=4.0, slow_s=5.0)
 
 
 def judge(report: Report, paths: Sequence[Path]) -> None:
@@ -376,6 +396,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--pause", type=float, default=0.7, help="seconds between faults, on average")
     parser.add_argument("--pace", type=float, default=2.0, help="milliseconds between a caller's calls, on average")
     parser.add_argument("--operations", type=int, default=0)
+    parser.add_argument("--burst", type=int, default=0, help="plain reads after each thing that a caller does")
     parser.add_argument("--show", type=int, default=8, help="how many violations to print")
     parser.add_argument("--keep", action="store_true", help="keep the histories")
     said = parser.parse_args(words)
@@ -386,6 +407,7 @@ def main(words: Sequence[str] | None = None) -> int:
             seed, said.seconds, said.workers, lineup,
             None if said.faults is None else tuple(name for name in said.faults if name != "none"),
             said.partition, said.pause, said.pace, mutant=said.mutant, operations=said.operations, keep=said.keep,
+            burst=said.burst,
         )  # fmt: skip
         started = time.monotonic()
         report = run(plan)

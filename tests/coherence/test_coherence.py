@@ -33,15 +33,13 @@ FAULTS = {
 """What is done to each line-up, in either mode: each of these at least once."""
 
 LONG = {
-    f"{lineup}, {mode}": Plan(10 * n + m, SECONDS, 3, lineup, faults, mode, 0.3, each=True)
+    f"{lineup}, {mode}": Plan(10 * n + 2 * m, SECONDS, 3, lineup, faults, mode, 0.3, each=True, busy=True)
     for n, (lineup, faults) in enumerate(FAULTS.items(), 1)
     for m, mode in enumerate(MODES, 1)
 }
 SHORT = {
-    "disk": Plan(1, 2.0, 3, "disk", pause_s=0.3),
-    "sqlite": Plan(2, 2.0, 3, "sqlite", pause_s=0.3),
-    "disk and Redis": Plan(3, 5.0, 3, "disk+redis", pause_s=0.3),
-    "a Redis cluster": Plan(4, 5.0, 3, "cluster", pause_s=0.3),
+    lineup: Plan(seed, seconds, 3, lineup, pause_s=0.3, busy=True)
+    for seed, (lineup, seconds) in enumerate({"disk": 2.0, "sqlite": 2.0, "disk+redis": 5.0, "cluster": 5.0}.items())
 }
 
 

@@ -30,6 +30,7 @@ FORK_LIVES_S = 2.0
 TTLS_S = (0.7, 5.0, 60.0)
 LOAD_MS = (0, 0, 1, 3, 10, 30)
 NAP_S = 0.05
+WARM_PLACES = 8
 
 VERBS = {"get": 42, "get_or_set": 34, "get_many": 3, "own": 9, "invalidate": 6, "kill": 3, "bulk": 1, "peek": 2}
 CALM_RATES = {"own": 1.5, "invalidate": 2.0, "kill": 0.25, "bulk": 0.3}  # a second: so few that what is missed stays
@@ -56,6 +57,8 @@ class Task:
     mutant: str = ""
     most_operations: int = 0
     """0: until told to stop."""
+    burst: int = 0
+    """How many plain reads a caller makes after each thing that it does."""
 
 
 @dataclass
@@ -314,6 +317,8 @@ class Worker:
                 await self.leave(self.deeds[verb]())
             else:
                 await self.deeds[verb]()
+            if self.task.burst:
+                await self.read_on()
             if self.task.pace_ms:
                 await asyncio.sleep(self.dice.expovariate(1000 / self.task.pace_ms))
             elif self.figures.operations % 8 == 0:
@@ -329,6 +334,21 @@ class Worker:
             return self.dice.choice(("get", "get_or_set"))
         self.may_change_at[verb] = now + self.dice.expovariate(CALM_RATES[verb])
         return verb
+
+    async def read_on(self) -> None:
+        """Nothing but reads, round and round, of some keys that are there: as where a cache is warm."""
+        places = [self.place() for _ in range(WARM_PLACES)]
+        left = self.task.burst
+        while places and left > 0 and self.working.is_set():
+            for place in list(places):
+                begin, heard = self.recorder.now(), self.could_hear()
+                value = await self.view(place).get(place.key)
+                self.got(place, begin, value, heard=heard)
+                if value is None:
+                    places.remove(place)
+                left -= 1
+            await asyncio.sleep(0)
+        self.figures.operations += self.task.burst - left
 
     async def leave(self, call: Coroutine[Any, Any, None]) -> None:
         """Begin something and cancel it in the middle."""

@@ -24,7 +24,7 @@ def test_the_pages_have_code() -> None:
     names = {str(page.relative_to(ROOT)) for page in WITH_CODE}
     assert "README.md" in names
     guide = sorted((ROOT / "docs" / "guide").glob("*.md"))
-    assert len([page for page in guide if str(page.relative_to(ROOT)) in names]) >= len(guide) - 1
+    assert len([page for page in guide if str(page.relative_to(ROOT)) in names]) > len(guide) * 0.8
 
 
 def test_a_block_of_python_is_python() -> None:

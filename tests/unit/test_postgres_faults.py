@@ -4,11 +4,13 @@ import asyncio
 import math
 import os
 import signal
+import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -201,6 +203,67 @@ async def test_a_read_finds_its_dead_connection_and_makes_a_new_one(own_postgres
             await asyncio.gather(*(store.get_many([address("a")]) for _ in range(5)))
             await run(own_postgres.url, end_all)
             assert await store.get(address("a")) == b"1"
+
+
+async def test_a_connection_whose_end_is_still_to_come_costs_no_change(postgres_url: str) -> None:
+    """A server that crashes says so before it hangs up; a change in between goes over another connection."""
+    relay = Relay(postgres_url)
+    async with relay.between() as url, opened(url) as store:
+        epoch = (await store.join(None)).position.epoch
+        await store.commit([put("a")], epoch)
+        relay.say_that_it_crashes()
+        await relay.heard()
+        assert (await store.commit([put("b")], epoch)).receipts[0].seq
+        assert await store.get(address("b")) == b"1"
+
+
+class Relay:
+    """Stands between a client and PostgreSQL, and can say something in the server's place."""
+
+    def __init__(self, url: str) -> None:
+        self._target = urlsplit(url)
+        self._clients: list[asyncio.StreamWriter] = []
+        self._carriers: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def between(self) -> AsyncIterator[str]:
+        """The URL to come by."""
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            yield self._target._replace(netloc=f"postgres@127.0.0.1:{port}").geturl()
+        finally:
+            server.close()
+            for carrier in self._carriers:
+                carrier.cancel()
+            await asyncio.gather(*self._carriers, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(self._target.hostname, self._target.port)
+        self._clients.append(writer)
+        for source, sink in ((reader, back), (there, writer)):
+            self._carriers.add(asyncio.create_task(self._carry(source, sink)))
+
+    @staticmethod
+    async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(65536):
+                sink.write(data)
+        finally:
+            sink.transport.abort()
+
+    def say_that_it_crashes(self) -> None:
+        """On every connection there is; none is hung up."""
+        fields = b"SFATAL\0VFATAL\0C57P02\0Mterminating connection because of crash of another server process\0\0"
+        for client in self._clients:
+            if not client.is_closing():
+                client.write(b"E" + struct.pack("!I", len(fields) + 4) + fields)
+
+    @staticmethod
+    async def heard() -> None:
+        """Wait until the clients have read it, on this very event loop."""
+        for _ in range(20):
+            await asyncio.sleep(0.01)
 
 
 async def test_a_restarted_server_is_not_believed_before_its_log_is_joined(own_postgres: PostgresServer) -> None:

@@ -48,6 +48,7 @@ DEFAULTS = {
     "cache_max_staleness": 1.0,
     "cache_on_partition": "serve",
     "cache_canary_interval": 5.0,
+    "cache_refresh_resident": "off",
     "cache_far_budget_ms": 50,
     "cache_max_loads": 64,
     "cache_load_deadline": 300,

@@ -164,8 +164,8 @@ class Background:
         for number, entries in killed.items():
             self._core.spaces[self._core.names[number]].gate.lost(entries)
 
-    async def drain(self) -> None:
-        """Wait for what is under way; used when the cache closes."""
+    async def drain(self, then: Callable[[], None] | None = None) -> None:
+        """Wait for what is under way, do ``then``, and end what is left; used when the cache closes."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -174,6 +174,9 @@ class Background:
         mine = {task for task in self._tasks if task.get_loop() is here and task is not asyncio.current_task()}
         if mine:
             await asyncio.wait(mine, timeout=self._core.settings.redis_socket_timeout)
+        if then is not None:
+            then()
+        mine = {task for task in self._tasks if task.get_loop() is here and task is not asyncio.current_task()}
         for task in mine:
             task.cancel()
         if mine:

@@ -12,10 +12,11 @@ from genesis_cache.engine.failing import patience
 from genesis_cache.engine.flight import Flight, Lost, Outcome, left_of
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.leading import ended_by
-from genesis_cache.engine.loading import Load, Loaded
+from genesis_cache.engine.loading import Load, LoadContext, Loaded
 from genesis_cache.engine.reading import SERVED, Reading
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.keys import Address
+from genesis_cache.model.missing import MISSING
 from genesis_cache.model.options import Plan
 from genesis_cache.model.settings import ReadStrategy
 from genesis_cache.policies.freshness import Verdict, judge, remaining
@@ -144,6 +145,7 @@ class Bulk:
         self, view: View, missing: Sequence[str], load: Load, plan: Plan, *, behind: bool = False
     ) -> dict[str, Flight]:
         """``behind``: nobody waits, so the load runs in no caller's context and is counted as a refresh."""
+        self._core.require_open()
         flights: dict[str, Flight] = {}
         mine: dict[str, Flight] = {}
         now, position, generation = self._core.clock.now(), self._reading.position(), self._core.floors.generation
@@ -205,10 +207,14 @@ class Bulk:
             share = loaded.cost_s / max(1, len(mine))
 
             async def keep(address: Address) -> None:
-                one = Loaded(values[address.key], share, None)
+                flight = mine[address.key]
+                view.space.outrun(view.map_key(address.key), flight)
+                context = LoadContext(MISSING, None, None)
+                context.skipped = flight.outrun
+                one = Loaded(values[address.key], share, context)
                 entry = await self._reading.leading.keep(view, address, plan, one, None, token, since, seq)
                 failing.recovered(view, address)
-                self._land(view, address.key, mine[address.key], entry)
+                self._land(view, address.key, flight, entry)
 
             await asyncio.gather(*(keep(view.address(key)) for key in mine if key in values))
         except Exception as error:
@@ -231,8 +237,7 @@ class Bulk:
     def _land(view: View, key: str, flight: Flight, outcome: Outcome) -> None:
         """Tell those who wait and free the key in one go, so that nobody joins a flight that is over."""
         flight.land(outcome)
-        if view.space.flights.get(view.map_key(key)) is flight:
-            del view.space.flights[view.map_key(key)]
+        view.space.free(view.map_key(key), flight)
 
 
 def _mapping(value: object) -> Mapping[Any, object]:

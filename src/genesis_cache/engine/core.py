@@ -155,7 +155,7 @@ def _nothing(_: Address) -> None:
 class Space:
     """One namespace: its tables in memory, its defaults, its figures and its loads under way."""
 
-    __slots__ = ("defaults", "flights", "gate", "meter", "name", "number", "owned", "table")
+    __slots__ = ("defaults", "flights", "gate", "hung", "meter", "name", "number", "owned", "table")
 
     def __init__(self, name: str, memory: MemoryTier | None, defaults: EntryOptions, max_loads: int) -> None:
         self.name = name
@@ -165,7 +165,33 @@ class Space:
         self.defaults = defaults
         self.meter = SpaceMeter()
         self.flights: dict[MapKey, Flight] = {}
+        self.hung: dict[MapKey, list[Flight]] = {}
+        """Loads that go on though their key was given to others; the oldest first."""
         self.gate = Gate(max_loads)
+
+    def give_up(self, key: MapKey, flight: Flight) -> bool:
+        """Let others load a key while this flight goes on; whether it still had the key."""
+        if self.flights.get(key) is not flight:
+            return False
+        del self.flights[key]
+        self.hung.setdefault(key, []).append(flight)
+        return True
+
+    def outrun(self, key: MapKey, flight: Flight) -> None:
+        """A load has brought a value: what began before it and has not ended yet would bring an older one."""
+        for other in self.hung.get(key, ()):
+            if other is flight:
+                return  # those behind it began later
+            other.outrun = True
+
+    def free(self, key: MapKey, flight: Flight) -> None:
+        """The flight is over: the key is for others to load."""
+        if self.flights.get(key) is flight:
+            del self.flights[key]
+        if (hung := self.hung.get(key)) is not None and flight in hung:
+            hung.remove(flight)
+            if not hung:
+                self.hung.pop(key, None)
 
 
 class View:

@@ -15,6 +15,7 @@ from genesis_cache.engine.explaining import Explaining
 from genesis_cache.engine.hearing import NEVER, Hearing
 from genesis_cache.engine.portal import Portal
 from genesis_cache.engine.reading import Reading
+from genesis_cache.engine.resident import Resident
 from genesis_cache.engine.rewriting import Rewriting
 from genesis_cache.engine.streams import Streams
 from genesis_cache.engine.writing import Writing
@@ -38,7 +39,7 @@ class Engine:
         self.hearing = Hearing(self.core)
         self.writing = Writing(self.core, self.hearing, self.background)
         self.reading = Reading(self.core, self.hearing, self.writing, self.background)
-        self.streams = Streams(self.reading)
+        self.streams = Streams(self.core, self.reading)
         self.bulk = Bulk(self.core, self.hearing, self.reading)
         self.rewriting = Rewriting(self.core, self.hearing, self.reading, self.writing)
         self.portal = Portal()
@@ -51,7 +52,27 @@ class Engine:
         self.core.log.changed = self._look_at_hits
         for lane in self.core.lanes:
             self._watch(lane)
+        self.resident = self._resident()
         _engines.add(self)
+
+    def _resident(self) -> Resident | None:
+        lane, core = self.core.authority, self.core
+        wanted = core.settings.cache_refresh_resident == "on" and core.memory is not None
+        if lane is None or not lane.tier.is_shared or not wanted:
+            return None
+        resident = Resident(core, lane, self.hearing, self.reading, self.writing, self.background)
+        told, awake = lane.tier.on_news, self.hearing.keeper
+
+        def news() -> None:
+            told()
+            resident.told()
+
+        def keep() -> None:
+            awake()
+            resident.settle()
+
+        lane.tier.on_news, self.hearing.keeper, self.hearing.loser = news, keep, resident.lost
+        return resident
 
     def view(self, namespace: str, owner: str | None, defaults: EntryOptions) -> View:
         """A view of a namespace for one owner or for none."""
@@ -101,15 +122,18 @@ class Engine:
         if self.core.closed:
             return
         self.reading.renewing.close()
-        await self.background.drain()
-        self.core.closed, self.core.opened = True, False
-        self.core.floors.heard_until = NEVER
+        await self.background.drain(self._shut)
         self.reading.leading.close()
         self.portal.stop()
         for lane in self.core.lanes:
             await lane.tier.close()
         if self.core.memory is not None:
             self.core.memory.flush("explicit")
+
+    def _shut(self) -> None:
+        """From here on no load begins, so that callers whose load is ended do not begin another."""
+        self.core.closed, self.core.opened = True, False
+        self.core.floors.heard_until = NEVER
 
     def reopen(self) -> None:
         """Undo `close`, so that the next call opens again."""
@@ -122,6 +146,8 @@ class Engine:
         self.background.forget()
         self.reading.forget()
         self.portal.forget()
+        if self.resident is not None:
+            self.resident.forget()
         self.core.floors.heard_until = NEVER
         if self.core.memory is not None:
             self.core.memory.after_fork()

@@ -172,8 +172,7 @@ class Failing:
 
     def _timed_out(self, view: View, key: str, flight: Flight, plan: Plan) -> LoaderTimeout:
         """The error of a caller whose patience ended; a hung load does not hold its key."""
-        if view.space.flights.get(view.map_key(key)) is flight:
-            del view.space.flights[view.map_key(key)]
+        if view.space.give_up(view.map_key(key), flight):
             view.space.gate.origin.add(0.0, failed=True)
         self._core.load_results["timeout"] += 1
         limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout

@@ -35,6 +35,7 @@ class Hearing:
         "debtor",
         "interval_s",
         "keeper",
+        "loser",
     )
 
     def __init__(self, core: Core) -> None:
@@ -54,6 +55,8 @@ class Hearing:
         """Called when a tier is owed something."""
         self.keeper: Callable[[], None] = _nobody
         """Called at each look: whether the work behind has an event loop to run on."""
+        self.loser: Callable[[tuple[int, MapKey]], None] | None = None
+        """Called, where somebody wants it, with what another process has changed though it was used here."""
         self.interval_s = min(HEAR_EVERY_S, core.settings.cache_max_staleness / 4)
 
     def listen(self) -> None:
@@ -213,6 +216,8 @@ class Hearing:
             return  # this process has told it itself, or knows better
         if entry is not None and core.memory is not None:
             core.memory.drop(entry, "invalidated")
+            if entry.mark and self.loser is not None:
+                self.loser(place)
         if self._local and notice.seq not in self._own:
             scope = scope_of(core.settings.cache_name, notice.namespace, notice.owner)
             self.forget_here(address_of(scope, notice.name))

@@ -74,8 +74,9 @@ class Leading:
         self.keep = storing.keep
 
     def lead(self, job: Job) -> Flight:
-        """The flight of a key: this job's, started now, unless one is under way."""
+        """The flight of a key: this job's, started now, unless one is under way. CacheClosed on a closed cache."""
         core = self._core
+        core.require_open()
         flight = Flight(self._position(), core.clock.now(), core.floors.generation)
         flight.address = job.address
         if job.load.is_stream:
@@ -115,8 +116,7 @@ class Leading:
                 job.view.space.gate.behind -= 1
             if flight.abandoned:
                 self._core.loads_abandoned -= 1
-            if job.view.space.flights.get(job.key) is flight:
-                del job.view.space.flights[job.key]
+            job.view.space.free(job.key, flight)
 
     async def _bring(self, flight: Flight, job: Job) -> Entry:
         """5. Become the one process that loads, look again, 6. load, 7. store."""
@@ -133,6 +133,9 @@ class Leading:
         token = core.fills.begin(core.floors.given)
         try:
             loaded = await self.run_load(job.view, job.load, flight, job.stale, job.plan.no_stale_on)
+            job.view.space.outrun(job.key, flight)
+            if flight.outrun and loaded.context is not None:
+                loaded.context.skip()
             return await self.keep(job.view, job.address, job.plan, loaded, job.stale, token, since, seq)
         except Exception as error:
             has_old = job.stale is not None

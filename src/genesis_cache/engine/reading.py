@@ -480,4 +480,5 @@ class Reading:
         self.renewing.forget()
         for space in self._core.spaces.values():
             space.flights.clear()
+            space.hung.clear()
             space.gate = space.gate.anew()

@@ -12,7 +12,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
-from genesis_cache.engine.core import View
+from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.feed import Feed
 from genesis_cache.engine.flight import Lost
 from genesis_cache.engine.loading import Load
@@ -27,7 +27,8 @@ TURN_ITEMS = 32  # after which a source that never waits lets the others have a 
 class Streams:
     """Iterates streams through the read path."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, core: Core, reading: Reading) -> None:
+        self._core = core
         self._reading = reading
 
     async def items(
@@ -66,8 +67,7 @@ class Streams:
         msg = f"{key!r:.200} was being loaded as something else than a stream ({type(found).__name__}): use another key"
         raise CacheError(msg)
 
-    @staticmethod
-    async def _has(feed: Feed, number: int) -> bool:
+    async def _has(self, feed: Feed, number: int) -> bool:
         """Whether there is an item of this number, once that is known."""
         if feed.count > number:
             return True
@@ -78,7 +78,8 @@ class Streams:
             return False
         if isinstance(outcome, BaseException):
             raise outcome.with_traceback(feed.flight.trace)
-        msg = f"the stream was broken off after {number} items: {Lost.TASK.value}, or the cache was"
+        self._core.require_open()
+        msg = f"the stream was broken off after {number} items: {Lost.TASK.value}"
         raise CacheError(msg)
 
 

@@ -132,6 +132,8 @@ class CacheSettings:
     cache_compression: str = _UNSAID
     """``auto`` (far tiers, from 1 KiB, where it saves a tenth), ``off``, ``zstd`` or ``zlib``."""
     cache_prefetch: str = "auto"
+    cache_refresh_resident: str = "off"
+    """``on``: what another process has changed is fetched from the shared tier again where it was in use."""
     cache_cleanup_interval: float = 300.0
     cache_encryption_keys: tuple[EncryptionKey, ...] = ()
     """The first encrypts, all decrypt."""
@@ -299,6 +301,7 @@ _CHECKS: Final[Mapping[str, allowed.Check]] = {
     "content_types": _content_types,
     "cache_compression": allowed.one_of("auto", "off", "zstd", "zlib"),
     "cache_prefetch": allowed.one_of("auto", "off"),
+    "cache_refresh_resident": allowed.one_of("off", "on"),
     "cache_cleanup_interval": allowed.span,
     "cache_encryption_keys": allowed.keys,
     "cache_control_token": allowed.token,

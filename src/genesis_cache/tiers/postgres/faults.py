@@ -14,7 +14,10 @@ Failures = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClien
 
 _LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, EOFError)
 
-_CUT = (asyncpg.PostgresConnectionError, BrokenPipeError, ConnectionAbortedError, ConnectionResetError, EOFError)
+_CUT = (
+    asyncpg.PostgresConnectionError, asyncpg.InternalClientError, BrokenPipeError, ConnectionAbortedError,
+    ConnectionResetError, EOFError,
+)  # fmt: skip
 _ENDED_BY_HAND = "57P01"
 
 _SENTENCES: Mapping[str, str] = {
@@ -75,6 +78,11 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, asyncpg.InterfaceWarning):
         return False
     return isinstance(error, _LOST) or state_of(error) in _ENDED or not isinstance(error, asyncpg.PostgresError)
+
+
+def is_unsent(error: BaseException) -> bool:
+    """Whether nothing was sent: the server has said that the connection ends, but the end is not there yet."""
+    return isinstance(error, asyncpg.InternalClientError)
 
 
 def is_worth_another(error: BaseException) -> bool:

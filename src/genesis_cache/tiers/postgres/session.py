@@ -9,6 +9,7 @@ from genesis_cache.model.clock import Clock
 from genesis_cache.tiers.postgres.faults import (
     Failures,
     is_rolled_back,
+    is_unsent,
     is_without_tables,
     is_worth_another,
     outage_of,
@@ -83,7 +84,7 @@ class Session:
                 elif is_without_tables(error):
                     self.is_ready = False
                     await self.open()
-                elif not again or not is_worth_another(error):
+                elif not (again or is_unsent(error)) or not is_worth_another(error):
                     raise
         return await self._once(act, again=again)
 

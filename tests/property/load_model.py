@@ -15,9 +15,10 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import virtual
+import leaping
 
 from genesis_cache import Cache, CacheError, CacheSettings, LoadContext, LoaderTimeout
+from genesis_cache.model.errors import CacheClosed
 from genesis_cache.model.missing import MISSING
 from genesis_cache.testing.clock import FakeClock
 
@@ -82,6 +83,12 @@ class Life:
     fresh_until: float
     stale_for: float
     revalidate_for: float
+    cut: tuple[int, float] = (0, 0.0)
+    """Made stale by hand at this tick; until when it would have been fresh otherwise."""
+
+    def fresh(self, tick: int) -> float:
+        """Until when it is fresh for who asked at that tick."""
+        return self.cut[1] if tick <= self.cut[0] else self.fresh_until
 
 
 @dataclass
@@ -120,12 +127,13 @@ class Book:
     lives: dict[int, list[Life]] = field(default_factory=dict)
     blows: dict[str, list[Blow]] = field(default_factory=dict)
     put_off_at: float = -FOREVER
-    """When a refresh was last put off because of a troubled origin: its key rests for a while, as after a failure."""
+    """When a refresh was last put off because the origin was in trouble: its key rests, as after a failure."""
     freed: dict[str, int] = field(default_factory=dict)
     """The last tick at which a key was given free by a caller whose patience had ended."""
     failures: dict[str, list[tuple[int, float, str]]] = field(default_factory=dict)
     ticks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     numbers: int = 0
+    is_closed: bool = False
 
     def tick(self) -> int:
         """The next moment; from any thread."""
@@ -143,8 +151,8 @@ class Book:
         load = Load(self.numbers, key, call.options, call.begun, self.tick(), self.clock.now())
         self.counts["loads"] += 1
         for other in self.running.setdefault(key, []):
-            blown = any(blow.begin > other.asked for blow in self.blows.get(key, ()))
-            if not blown and self.freed.get(key, 0) < other.asked:
+            older = min(other.asked, load.asked)
+            if self.freed.get(key, 0) < older and not any(blow.begin > older for blow in self.blows.get(key, ())):
                 self.fault(f"load {load.number} of {key} began while load {other.number} ran")
         self.running[key].append(load)
         return load
@@ -174,12 +182,14 @@ class Book:
         for key in keys:
             self.blows.setdefault(key, []).append(blow)
         yield
-        blow.end = self.tick()
+        end = self.tick()
+        blow.end = end
         for key in keys if spares_stored else ():
             for number in self.loads_of(key):
                 for life in self.lives.get(number, ()):
-                    if life.stored < blow.begin:
-                        life.fresh_until = min(life.fresh_until, self.clock.now())
+                    if life.stored < blow.begin and life.fresh_until > self.clock.now():
+                        life.cut = (end, life.fresh_until)
+                        life.fresh_until = self.clock.now()
 
     def loads_of(self, key: str) -> list[int]:
         """The numbers of a key's values."""
@@ -207,18 +217,23 @@ class Book:
         if not lives:
             self.fault(f"{call.kind} of {key}, begun at tick {call.begun}, gave {number}, which had been invalidated")
             return
-        now = self.clock.now()
-        life = max(lives, key=lambda one: one.fresh_until)
-        if life.stored >= call.begun or call.at < life.fresh_until:
+        if any(life.stored >= call.begun or call.at < life.fresh(call.begun) for life in lives):
             self.counts["fresh"] += 1
             return
         self.counts["stale"] += 1
-        if call.kind == "get":
-            self.fault(f"get of {key} gave {number}, stale for {now - life.fresh_until:.3f} s")
-        elif (call.at if call.kind == "many" else now) >= life.fresh_until + life.stale_for + SLACK_S:
-            self.fault(f"{call.kind} of {key} gave {number} {now - life.fresh_until:.3f} s after it was fresh")
-        elif call.at >= life.fresh_until + life.revalidate_for and not self._may_fall_back(call, key):
-            self.fault(f"{call.kind} of {key} gave the old {number} though no load had failed or was late")
+        objections = [self._objection(call, key, life) for life in lives]
+        if all(objections):
+            self.fault(f"{call.kind} of {key} gave {number}, {objections[-1]}")
+
+    def _objection(self, call: Call, key: str, life: Life) -> str:
+        """Why a stale value may not be the answer, if it may not."""
+        now = call.at if call.kind == "many" else self.clock.now()  # many are looked at first and then waited for
+        age = f"{now - life.fresh_until:.3f} s after it was fresh"
+        if call.kind == "get" or now >= life.fresh_until + life.stale_for + SLACK_S:
+            return age
+        if call.at >= life.fresh_until + life.revalidate_for and not self._may_fall_back(call, key):
+            return f"{age}, though no load had failed or was late"
+        return ""
 
     def _may_fall_back(self, call: Call, key: str) -> bool:
         """Whether an old value may have been the answer: a load failed lately, or the caller's patience ended."""
@@ -239,7 +254,9 @@ class Book:
 
     def refused(self, call: Call, error: BaseException) -> None:
         """An error as an answer: the origin's own of a load that ran meanwhile, or a timeout that is one."""
-        happened = [one for key in call.keys for one in self.failures.get(key, ()) if one[0] > call.begun]
+        failures = (one for key in call.keys for one in self.failures.get(key, ()))
+        # What a thread has ended is told to callers a little later, at the same time of the clock.
+        happened = [(tick, at, how) for tick, at, how in failures if tick > call.begun or at >= call.at]
         waited = self.clock.now() - call.at
         limit = min((call.options[n] for n in ("hard_timeout", "soft_timeout") if n in call.options), default=FOREVER)
         self.counts[type(error).__name__] += 1
@@ -254,7 +271,8 @@ class Book:
             case asyncio.CancelledError():
                 fine = call.leaves or any(how == "cancelled" for _, _, how in happened)
             case CacheError():
-                fine = "said that it failed" in str(error) and any(how == "failed" for _, _, how in happened)
+                is_told = "said that it failed" in str(error) and any(how == "failed" for _, _, how in happened)
+                fine = is_told or (self.is_closed and isinstance(error, CacheClosed))
             case _:
                 fine = False
         if not fine:
@@ -274,20 +292,30 @@ class Players:
         self.cache = Cache(settings, clock=clock)
         self.callers: set[asyncio.Task[None]] = set()
         self.put_off = 0
+        self.is_hasty = seed % 2 == 1
 
     async def play(self, operations: int) -> None:
-        """So many operations, then let everything end; nothing may be left."""
+        """So many operations, then let everything end, or close the cache in the midst of it; nothing may be left."""
         async with self.cache:
             for _ in range(operations):
                 await self.step()
-            await asyncio.sleep(0)
-            if self.callers:
-                _, late = await asyncio.wait(self.callers, timeout=DEADLINE_S * (MOST_CALLERS + 2))
-                if late:
-                    self.book.fault(f"{len(late)} callers have no answer long after the deadline of every load")
+            if self.is_hasty:
+                self.book.is_closed = True
+                await self.cache.close()
+                mine = {asyncio.current_task(), *self.callers}
+                for task in asyncio.all_tasks() - mine:
+                    self.book.fault(f"left behind when the cache was closed: {task}")
+            await self.last()
             await asyncio.sleep(DEADLINE_S * 2)
             for sentence in left_behind(self.cache):
                 self.book.fault(sentence)
+
+    async def last(self) -> None:
+        """Every caller has an answer in the end."""
+        if self.callers:
+            _, late = await asyncio.wait(self.callers, timeout=DEADLINE_S * (MOST_CALLERS + 2))
+            if late:
+                self.book.fault(f"{len(late)} callers have no answer long after the deadline of every load")
 
     async def step(self) -> None:
         """One operation."""
@@ -533,7 +561,8 @@ def run(operations: int, seed: int) -> Book:
     clock = FakeClock()
     players = Players(seed, clock)
     complaints: list[str] = []
-    virtual.run(clock, players.play(operations), complaints)
+    leaping.run(clock, players.play(operations), complaints)
+    players.cache._engine.reading.leading.close()  # a fault may have begun a thread on a closed cache
     gc.collect()
     players.book.faults += complaints
     return players.book
