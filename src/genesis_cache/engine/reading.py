@@ -357,7 +357,8 @@ class Reading:
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
             began = began or asyncio.get_running_loop().time()
-            outcome = await self.leading.join(view, flight, left_of(patience(plan, stale), began), load)
+            patience_s = patience(plan, stale, flight, began, self._core.clock.now())
+            outcome = await self.leading.join(view, flight, patience_s, load)
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry | Feed):
                 if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
