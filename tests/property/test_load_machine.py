@@ -72,8 +72,8 @@ def test_the_model_sees_a_fault(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     place, attribute, instead, words = MUTANTS[name]
     monkeypatch.setattr(place, attribute, instead)
     faults: list[str] = []
-    for seed in range(4):
-        faults += load_model.run(OPERATIONS, seed).faults
+    for seed in range(8):
+        faults += load_model.run(OPERATIONS // 3, seed).faults
         if any(words in fault for fault in faults):
             return
     pytest.fail(f"not seen; instead {faults[:3]}")
