@@ -30,7 +30,9 @@ async def cache(clock: FakeClock) -> AsyncIterator[Cache]:
 @pytest_asyncio.fixture
 async def pair(clock: FakeClock, tmp_path: Path) -> AsyncIterator[tuple[Cache, Cache]]:
     """Two caches over one disk, each with a memory of its own, as two processes have."""
-    settings = CacheSettings(cache_tiers=("memory", "disk"), cache_disk_path=str(tmp_path / "disk"))
+    settings = CacheSettings(
+        cache_tiers=("memory", "disk"), cache_disk_path=str(tmp_path / "disk"), cache_far_budget_ms=60_000
+    )
     async with Cache(settings, clock=clock) as here, Cache(settings, clock=clock) as there:
         yield here, there
 
@@ -119,7 +121,7 @@ async def test_two_processes_renew_a_key_once(pair: tuple[Cache, Cache], clock: 
 async def test_a_key_is_renewed_where_there_is_no_memory(clock: FakeClock, tmp_path: Path) -> None:
     """With far tiers alone the calls that name the interval are what counts as asking."""
     load = Counting()
-    settings = CacheSettings(cache_tiers=("disk",), cache_disk_path=str(tmp_path / "disk"))
+    settings = CacheSettings(cache_tiers=("disk",), cache_disk_path=str(tmp_path / "disk"), cache_far_budget_ms=60_000)
     async with Cache(settings, clock=clock) as cache:
         for expected in (1, 2, 3):
             assert await cache.get_or_set("k", load, ttl=100, refresh_every=10) == expected
