@@ -120,3 +120,29 @@ def test_life_goes_on_while_the_log_cannot_be_told() -> None:
     assert floors.is_ahead
     floors.reset(0)
     assert not floors.is_ahead
+
+
+def test_a_pattern_is_matched_once_against_an_entry() -> None:
+    """Who was found alive at an epoch is matched only against younger patterns, and against one that is told again."""
+    floors = Floors()
+    floors.apply(Notice(Kind.PATTERN, "", None, "a*", 10))
+    epoch = floors.epoch
+    seen: list[str] = []
+
+    def watched(key: str) -> bool:
+        seen.append(key)
+        return key.startswith("a")
+
+    floors._patterns[0].matches = watched
+    assert floors.killer(ROOT, "k", (), 5) == 0
+    assert seen == ["k"]
+    floors.apply(Notice(Kind.TAG, "", None, "t", 11))
+    assert floors.killer(ROOT, "k", (), 5, epoch) == 0
+    assert seen == ["k"]
+    floors.apply(Notice(Kind.PATTERN, "", None, "k*", 12))
+    assert floors.killer(ROOT, "k", (), 5, epoch) == 12
+    later = floors.epoch
+    assert floors.killer(ROOT, "k2", (), 12, later) == 0
+    floors.apply(Notice(Kind.PATTERN, "", None, "k*", 13))
+    assert floors.killer(ROOT, "k2", (), 12, later) == 13
+    assert floors.killer(ROOT, "a", (), 5, None) == 10

@@ -6,6 +6,8 @@ higher sequence that names the entry kills it, wherever and by whatever road the
 """
 
 from collections.abc import Callable
+from itertools import count
+from sys import maxsize
 
 import msgspec
 
@@ -17,16 +19,29 @@ BEYOND = 2**62  # no log ever gives a sequence as high
 MAX_TAG_FLOORS = 65_536  # beyond it the older half becomes one floor for all tagged entries: safe, and bounded
 MAX_PATTERNS = 256  # beyond it the oldest half becomes one floor for their whole scope
 
+_numbers = count(1)
+
 Reach = tuple[tuple[str, str | None], ...]
 
 
-class PatternFloor(msgspec.Struct, frozen=True):
+class PatternFloor(msgspec.Struct):
     """Entries of a scope whose key matches are dead below the sequence."""
 
     scope: tuple[str, str | None]
     text: str
     matches: Callable[[str], bool]
     seq: int
+    since: int = maxsize
+    """Number of the first epoch that was made when it stood among the others already."""
+
+
+class Epoch:
+    """The state of all floors between two changes of them; compared by identity, which is what a hit can afford."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = next(_numbers)
 
 
 def reach_of(namespace: str, owner: str | None) -> Reach:
@@ -57,7 +72,7 @@ class Floors:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.epoch: object = object()
+        self.epoch = Epoch()
         self.seq = 0
         self.given = 0
         self.generation = 0
@@ -94,7 +109,7 @@ class Floors:
             return  # it is over, or a later order has killed all that it reaches
         for early in self.spreads.add(Spread(scope, tag, notice.seq, now, now + length)):
             self._apply(early.notice)
-        self.epoch = object()
+        self.epoch = Epoch()
 
     def end_spreads(self, now: float) -> None:
         """Kill what the orders that have spread for long enough have reached."""
@@ -124,6 +139,7 @@ class Floors:
 
     def _apply(self, notice: Notice) -> None:
         scope = (notice.namespace, notice.owner)
+        added: PatternFloor | None = None
         match notice.kind:
             case Kind.KEY:
                 return
@@ -137,13 +153,16 @@ class Floors:
                 same = [p.seq for p in self._patterns if (p.scope, p.text) == (scope, notice.name)]
                 kept = [p for p in self._patterns if (p.scope, p.text) != (scope, notice.name)]
                 seq = max([notice.seq, *same])
-                kept.append(PatternFloor(scope, notice.name, compile_pattern(notice.name), seq))
+                added = PatternFloor(scope, notice.name, compile_pattern(notice.name), seq)
+                kept.append(added)
                 self._patterns = kept if len(kept) <= MAX_PATTERNS else self._retire(kept)
             case Kind.CLEAR:
                 self._clears[scope] = max(notice.seq, self._clears.get(scope, 0))
                 self._forget_below(scope, notice.seq)
         self.top = max(self.top, notice.seq)
-        self.epoch = object()
+        self.epoch = epoch = Epoch()
+        if added is not None:  # not before: another thread may judge entries at this very moment
+            added.since = epoch.number
 
     def reset(self, seq: int) -> None:
         """Everything with a lower sequence is dead: the log was lost, or what it said can no longer be told."""
@@ -154,14 +173,17 @@ class Floors:
         self._tags.clear()
         self._patterns = []
         self.spreads.clear()
-        self.epoch = object()
+        self.epoch = Epoch()
 
     def rejudge(self) -> None:
         """Make every entry be judged at its next hit, though no floor moved."""
-        self.epoch = object()
+        self.epoch = Epoch()
 
-    def killer(self, reach: Reach, key: str, tags: tuple[str, ...], seq: int) -> int:
-        """The highest sequence that kills an entry, or 0 where it lives."""
+    def killer(self, reach: Reach, key: str, tags: tuple[str, ...], seq: int, judged: object = None) -> int:
+        """The highest sequence that kills an entry, or 0 where it lives.
+
+        ``judged``: the epoch at which the same entry was last found alive, if it was: older patterns do not match it.
+        """
         if seq >= self.top:
             return 0
         floor = max(self._base, self._tagged) if tags else self._base
@@ -172,8 +194,9 @@ class Floors:
             if tags and (floors := by_scope.get(scope)):
                 for tag in tags:
                     floor = max(floor, floors.get(tag, 0))
+        known = judged.number if isinstance(judged, Epoch) else 0
         for pattern in self._patterns:
-            if pattern.seq > floor and pattern.scope in reach and pattern.matches(key):
+            if pattern.since > known and pattern.seq > floor and pattern.scope in reach and pattern.matches(key):
                 floor = pattern.seq
         return floor if floor > seq else 0
 

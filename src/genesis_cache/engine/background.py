@@ -35,6 +35,8 @@ class Background:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining = False
+        self._is_reaping = False
+        """Whether the loop has been asked to free memory and has not begun."""
         self._back = asyncio.Event()
         """Set when a tier that is owed something can be told."""
         self._killed: Counter[int] = Counter()
@@ -139,6 +141,17 @@ class Background:
         if memory is not None and len(memory):
             self.soon(self._reap)
 
+    def reap_soon(self) -> None:
+        """The same on the loop that the work behind runs on. From any thread."""
+        if not self._is_reaping:
+            self._is_reaping = True
+            self._elsewhere(self._begin_to_reap)
+
+    def _begin_to_reap(self) -> None:
+        self._is_reaping = False
+        if not self._core.closed:
+            self.reap()
+
     async def _reap(self) -> None:
         core, memory = self._core, self._core.memory
         while memory is not None and not core.closed:
@@ -187,5 +200,6 @@ class Background:
         """In a forked child: the parent's jobs and timers are not ours."""
         self._tasks.clear()
         self._once.clear()
+        self._is_reaping = False
         self._back = asyncio.Event()
         self._timer = self._loop = None

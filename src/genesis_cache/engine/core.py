@@ -361,7 +361,7 @@ class Core:
                 self._reaches[entry.space, owner] = reach
         epoch = self.floors.epoch
         tags = () if entry.extra is None else entry.extra.tags
-        if self.floors.killer(reach, plain, tags, entry.seq):
+        if self.floors.killer(reach, plain, tags, entry.seq, entry.epoch):
             return False
         if self.floors.spreads and tags and (spread := self.floors.spreads.cover(reach, tags, entry.seq)):
             let_expire(entry, spread.due(key, is_popular=entry.mark), spread.ends)

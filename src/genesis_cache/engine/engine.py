@@ -47,6 +47,7 @@ class Engine:
         self.background.payer = self.writing.pay
         self.hearing.keeper = self.background.stay_awake
         self.hearing.debtor = self.background.pay_later
+        self.hearing.killed = self.background.reap_soon
         self.reading.opener = self.open
         self.core.events.changed = self._look_at_hits
         self.core.log.changed = self._look_at_hits

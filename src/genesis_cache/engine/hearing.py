@@ -35,6 +35,7 @@ class Hearing:
         "debtor",
         "interval_s",
         "keeper",
+        "killed",
         "loser",
     )
 
@@ -55,6 +56,8 @@ class Hearing:
         """Called when a tier is owed something."""
         self.keeper: Callable[[], None] = _nobody
         """Called at each look: whether the work behind has an event loop to run on."""
+        self.killed: Callable[[], None] = _nobody
+        """Called when many may have died at once: their memory can be freed."""
         self.loser: Callable[[tuple[int, MapKey]], None] | None = None
         """Called, where somebody wants it, with what another process has changed though it was used here."""
         self.interval_s = min(HEAR_EVERY_S, core.settings.cache_max_staleness / 4)
@@ -197,6 +200,7 @@ class Hearing:
         if notice.kind is not Kind.KEY:
             if notice.kind is Kind.CLEAR and notice.owner is None:
                 core.slow_down(notice.namespace)
+            self.killed()
             return
         space = core.spaces.get(notice.namespace)
         if space is None or notice.seq in self._spared:

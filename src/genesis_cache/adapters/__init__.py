@@ -1,0 +1,1 @@
+"""Adapters: what fits a cache to the frameworks and databases around it."""
