@@ -207,7 +207,7 @@ async def _accepted(self: Carrying, lanes: Any, view: Any, lane: Any, answer: An
     return record, answer
 
 
-@mutant("a process never knows that it does not hear", faults=("partition",), pause_s=0.4)
+@mutant("a process never knows that it does not hear", faults=("partition",), partition="bypass", pause_s=0.4)
 def _never_deaf() -> None:
     put(Hearing, "_proven_until", lambda *_: FOREVER)
 

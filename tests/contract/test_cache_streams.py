@@ -230,6 +230,43 @@ async def test_what_the_loader_may_say(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("tiers", [("memory",), ("memory", "disk")])
+async def test_an_old_stream_that_still_holds(cache: Cache, house: Any) -> None:
+    """A source that says not_modified() gives the old items once more, with new times; after items of its own, not."""
+    options = {"ttl": 10, "stale_if_error": 60, "retry_after": 0}
+
+    async def source(ctx: Any) -> AsyncIterator[int]:
+        if ctx.etag != "v1":
+            ctx.etag = "v1"
+            yield 1
+            yield 2
+        else:
+            ctx.not_modified()
+
+    async def wrong(ctx: Any) -> AsyncIterator[int]:
+        yield 3
+        ctx.not_modified()
+
+    assert await everything(cache.stream("k", source, **options)) == [1, 2]
+    house.pass_time(11)
+    assert await cache.get("k") is None
+    assert await everything(cache.stream("k", source, **options)) == [1, 2]
+    assert await cache.get("k") == (1, 2)
+    house.pass_time(11)
+    with pytest.raises(CacheError, match="not_modified"):
+        await everything(cache.stream("k", wrong, **options))
+
+
+@pytest.mark.parametrize("tiers", [("memory",)])
+async def test_a_fallback_is_a_tuple_of_items(cache: Cache) -> None:
+    """Where the source fails before its first item the fallback's items are given; one that is no stream says so."""
+    down = Source(error=OSError("down"))
+    down.let(9)
+    assert await everything(cache.stream("k", down, fallback=("sorry",), retry_after=0)) == ["sorry"]
+    with pytest.raises(CacheError, match="a str, which is neither"):
+        await everything(cache.stream("l", down, fallback="sorry", retry_after=0))
+
+
+@pytest.mark.parametrize("tiers", [("memory",), ("memory", "disk")])
 async def test_what_is_a_source(cache: Cache) -> None:
     """A function that returns an async iterator, awaited or not, is one; a list is not, and says so."""
 

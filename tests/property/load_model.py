@@ -241,6 +241,10 @@ class Book:
         waited = self.clock.now() - call.at
         if (limits and waited >= min(limits) - SLACK_S) or call.at <= self.put_off_at + PUT_OFF_S:
             return True
+        soft = call.options.get("soft_timeout", FOREVER)  # who comes to a load that is slow already does not wait
+        slow_since = self.clock.now() - soft + SLACK_S
+        if any(one.key == key and one.since <= slow_since and one.until >= call.at for one in self.loads):
+            return True
         rest = max((profile.get("retry_after", 1) for profile in PROFILES), default=1)
         return any(at >= call.at - rest - SLACK_S for _, at, _ in self.failures.get(key, ()))
 

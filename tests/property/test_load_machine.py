@@ -44,14 +44,19 @@ def _first_only(self: flight.Flight, outcome: Any) -> None:
             flight._settle(future, outcome)
 
 
+def _anew(plan: Any, *_: object) -> float | None:
+    limit: float | None = plan.hard_timeout
+    return limit
+
+
 MUTANTS: dict[str, tuple[Any, str, Any, str]] = {
     "joins no load": (Leading, "joinable", _displaced, "began while load"),
     "keeps what was deleted": (Fills, "alive", lambda *_: True, "had been invalidated"),
     "hears of no tag": (Floors, "killer", lambda *_: 0, "had been invalidated"),
     "has no patience": (reading, "patience", lambda *_: 0.0, "raised LoaderTimeout"),
     "waits for ever": (reading, "patience", lambda *_: None, "with a hard_timeout of"),
-    "begins to wait anew": (reading, "left_of", lambda patience, _: patience, "with a hard_timeout of"),
-    "begins to wait anew for each key": (bulk, "left_of", lambda patience, _: patience, "with a hard_timeout of"),
+    "begins to wait anew": (reading, "patience", _anew, "with a hard_timeout of"),
+    "begins to wait anew for each key": (bulk, "patience", _anew, "with a hard_timeout of"),
     "serves what is too old": (failing, "_servable_until", lambda _: float("inf"), "after it was fresh"),
     "rests without a failure": (failing.Failing, "resting", lambda *_: True, "no load had failed"),
     "keeps places": (Leading, "_leave", lambda *_: None, "places taken"),
@@ -67,8 +72,8 @@ def test_the_model_sees_a_fault(name: str, monkeypatch: pytest.MonkeyPatch) -> N
     place, attribute, instead, words = MUTANTS[name]
     monkeypatch.setattr(place, attribute, instead)
     faults: list[str] = []
-    for seed in range(4):
-        faults += load_model.run(OPERATIONS, seed).faults
+    for seed in range(8):
+        faults += load_model.run(OPERATIONS // 3, seed).faults
         if any(words in fault for fault in faults):
             return
     pytest.fail(f"not seen; instead {faults[:3]}")

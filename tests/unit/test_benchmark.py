@@ -10,11 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def quick_page(target: Path, *sections: str) -> str:
+def quick_page(target: Path, *sections: str, module: str = "bench") -> str:
     """The page that a smoke run of these sections writes, and prints."""
     only = [word for section in sections for word in ("--only", section)]
     ended = subprocess.run(  # noqa: S603  # this interpreter on this repository
-        [sys.executable, "-m", "bench", "--quick", "--out", str(target), *only],
+        [sys.executable, "-m", module, "--quick", "--out", str(target), *only],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
@@ -44,4 +44,15 @@ def test_a_quick_benchmark_writes_its_page(tmp_path: Path) -> None:
         assert f"## {title}" in page
     assert "| near hit, `await cache.get(k)` | within 3.5 x an empty coroutine |" in page
     assert "Machine: " in page
+    assert "A smoke run" in page
+
+
+@pytest.mark.slow
+def test_quick_workloads_write_their_page(tmp_path: Path) -> None:
+    """Expiring keys, loads that hang, a service with its client, and a scrape: each with its bound."""
+    sections = ("expiring", "hanging", "serving", "scraping")
+    page = quick_page(tmp_path / "RESULTS.md", *sections, module="bench.workloads")
+    for row in ("expiring keys, origin calls", "1 of 10 loads hangs", "HTTP near hit", "collecting"):
+        assert f"| {row} |" in page
+    assert "errors, p99" in page
     assert "A smoke run" in page

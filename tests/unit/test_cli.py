@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -154,20 +155,52 @@ def test_invalidate_reaches_keys_tags_and_patterns(document: Callable[..., dict[
     assert document("get", "user:1")["value"] == 3
 
 
-def test_clear_asks_before_it_forgets(
+@pytest.mark.parametrize(
+    ("where", "typed"), [([], "everything"), (["--namespace", "shop"], "shop"), (["--owner", "user:7"], "user:7")]
+)
+def test_clear_asks_for_the_name_to_be_typed(
     document: Callable[..., dict[str, object]],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    where: list[str],
+    typed: str,
 ) -> None:
-    """Answering no keeps everything; --yes does not ask."""
-    document("set", "key", "1")
-    monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-    assert run(["clear"]) == 1
-    assert "nothing was cleared" in capsys.readouterr().err
-    assert document("get", "key")["value"] == 1
-    assert run(["clear", "--yes"]) == 0
-    capsys.readouterr()
-    document("get", "key", code=1)
+    """A "y" out of habit clears nothing; the name of what is to go does, and --yes does not ask."""
+    for answer, code in (("y", 1), ("", 1), (typed, 0)):
+        document("set", "key", "1", *where)
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{answer}\n"))
+        assert run(["clear", *where]) == code
+        printed = capsys.readouterr()
+        assert f"type {typed}" in printed.err
+        assert ("nothing was cleared" in printed.err) is bool(code)
+        document("get", "key", *where, code=1 - code)
+    document("set", "key", "1", *where)
+    assert document("clear", "--yes", *where)["status"] == "applied"
+    document("get", "key", *where, code=1)
+
+
+def test_a_watch_looks_again_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """A document a line for scripts, a table with what has changed for a person; it ends after so many looks."""
+    assert run(["stats", "--watch", "--every", "0.1", "--times", "3", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all("layer_statistics" in json.loads(line) for line in lines)
+    assert run(["stats", "--every", "0.1", "--times", "2"]) == 0
+    assert "since" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell: str) -> None:
+    """Tab knows the commands and what an option takes."""
+
+    def completed(line: str) -> str:
+        words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+        asked = {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+        environ = os.environ | words | asked | {"_GENESIS_CACHE_COMPLETE": f"complete_{shell}"}
+        return subprocess.run(COMMAND, capture_output=True, text=True, check=False, env=environ).stdout
+
+    assert "stats" in completed("genesis-cache st")
+    assert "critical" in completed("genesis-cache set k v --priority cr")
 
 
 def test_namespaces_and_owners_keep_to_themselves(document: Callable[..., dict[str, object]]) -> None:

@@ -82,6 +82,18 @@ async def test_absent_forbidden_and_failed_each_have_their_own_time(cache: Cache
     assert cache.analytics()["namespaces"]["(root)"]["negatives_served"] == 3
 
 
+async def test_explain_tells_of_a_kept_error(cache: Cache, clock: FakeClock) -> None:
+    """Who asks why a key misses learns which error is kept, and for how long; not once something has changed."""
+    source = Source()
+    source.does = NotFound(7)
+    await outcome(cache, source, error_ttl=60)
+    clock.advance(15)
+    reason = (await cache.explain("k")).reason
+    assert "a load failed with NotFound 15 s ago, which callers are told for 45 s more" in reason
+    await cache.set("k", "made")
+    assert "NotFound" not in (await cache.explain("k")).reason
+
+
 async def test_a_kept_error_is_raised_as_a_new_one_each_time(cache: Cache) -> None:
     """Every caller gets an exception of its own with what the first one said, and its traceback does not grow."""
     source = Source()
@@ -144,7 +156,8 @@ async def test_whatever_changes_the_key_ends_a_kept_error(
     assert await outcome(cache, source, **options) == "found"
 
 
-async def test_an_error_of_a_load_that_a_change_has_overtaken_is_not_kept(cache: Cache) -> None:
+@pytest.mark.parametrize("by_tag", [False, True])
+async def test_an_error_of_a_load_that_a_change_has_overtaken_is_not_kept(cache: Cache, *, by_tag: bool) -> None:
     """A load that began before the thing was made says nothing of it afterwards."""
     begun, go = asyncio.Event(), asyncio.Event()
 
@@ -155,7 +168,7 @@ async def test_an_error_of_a_load_that_a_change_has_overtaken_is_not_kept(cache:
 
     task = asyncio.create_task(cache.get_or_set("k", load, error_ttl=60, tags=["t"]))
     await begun.wait()
-    await cache.delete_by_tag("t")
+    await (cache.delete_by_tag("t") if by_tag else cache.delete("k"))
     go.set()
     with pytest.raises(NotFound):
         await task
@@ -243,6 +256,49 @@ async def test_a_fallback_for_a_load_that_hangs(cache: Cache) -> None:
     for _ in range(3):
         assert await cache.get_or_set("k", hang, hard_timeout=0.01, fallback="closed", retry_after=9) == "closed"
     assert calls == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+async def test_a_load_that_hangs_holds_up_nobody_who_has_an_old_value(
+    cache: Cache, clock: FakeClock, *, many: bool
+) -> None:
+    """After the first who waited soft_timeout for it nobody does, and in the end the key is loaded by another."""
+    calls: list[asyncio.Event] = []
+
+    async def hang() -> str:
+        calls.append(asyncio.Event())
+        await calls[-1].wait()
+        return f"load {len(calls)}"
+
+    async def hang_many(keys: list[str]) -> dict[str, str]:
+        return dict.fromkeys(keys, await hang())
+
+    async def ask() -> object:
+        options = {"ttl": 10, "stale_if_error": 600, "soft_timeout": 3}
+        if many:
+            return (await cache.get_or_set_many(["k"], hang_many, **options))["k"]
+        return await cache.get_or_set("k", hang, **options)
+
+    await cache.set("k", "old", ttl=10, stale_if_error=600)
+    clock.advance(11)
+    first = asyncio.create_task(ask())
+    while not calls:  # noqa: ASYNC110  # the loader tells by its list
+        await asyncio.sleep(0)
+    clock.advance(4)
+    async with asyncio.timeout(2):  # less than soft_timeout
+        for _ in range(20):
+            assert await ask() == "old"
+    assert len(calls) == 1
+    clock.advance(8)
+    assert await ask() == "old"
+    second = asyncio.create_task(ask())
+    while len(calls) < 2:  # noqa: ASYNC110  # as above
+        await asyncio.sleep(0)
+    calls[1].set()
+    assert await second == "load 2"
+    calls[0].set()
+    await first
+    assert await cache.get("k") == "load 2"
 
 
 async def test_staleness_is_bounded_however_often_loads_fail(cache: Cache, clock: FakeClock) -> None:

@@ -49,3 +49,21 @@ def test_words(language: str, lines: list[str], caplog: pytest.LogCaptureFixture
     found = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert found[:3] == list(zip(("INFO", "DEBUG", "WARNING"), lines, strict=True))
     assert [level for level, _ in found[3:]] == ["WARNING", "INFO"]
+
+
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_records_have_fields_for_programs(language: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever ships logs as JSON finds event, layer, key, tier and reason as fields, the same in every language."""
+    log = EventLog(language)
+    with caplog.at_level(logging.DEBUG, logger="genesis_cache"):
+        log.hit("l2", "a\nb")
+        log.tier_down("redis", "refused", ["memory"])
+        log.load_failed("k", ValueError("no"))
+    names = ("cache_event", "cache_layer", "cache_key", "cache_tier", "cache_reason")
+    found = [tuple(getattr(record, name, None) for name in names) for record in caplog.records]
+    assert found == [
+        ("hit", "l2", "a\\nb", None, None),
+        ("tier_down", None, None, "redis", "refused"),
+        ("tier_down", None, None, "redis", "refused"),
+        ("load_failed", None, "k", None, "ValueError"),
+    ]

@@ -34,6 +34,6 @@ def test_a_source_that_has_become_slow_is_in_trouble() -> None:
 
 
 def test_places_open_evenly() -> None:
-    """A quarter, then evenly more, never more than there are and never fewer than four."""
+    """A quarter, then evenly more, never more than there are and never fewer than sixteen of them."""
     assert [ramp(64, RAMP_S * part / 4) for part in range(5)] == [16, 28, 40, 52, 64]
-    assert (ramp(4, 0.0), ramp(1, 0.0), ramp(8, 0.0), ramp(64, -1.0)) == (4, 1, 4, 16)
+    assert (ramp(4, 0.0), ramp(32, 0.0), ramp(256, 0.0), ramp(64, -1.0)) == (4, 16, 64, 16)

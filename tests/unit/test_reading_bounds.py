@@ -3,11 +3,19 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+from tests.unit.remote_server import HeldStore, Server, until
+
 from genesis_cache import Cache
+from genesis_cache.model.clock import SystemClock
+from genesis_cache.model.keys import Address
+from genesis_cache.model.meter import LayerMeter
 from genesis_cache.model.notice import Kind, Notice
 from genesis_cache.model.settings import CacheSettings
 from genesis_cache.testing.clock import FakeClock
-from genesis_cache.tiers.base import Kill, Remove
+from genesis_cache.tiers.base import Buffer, Kill, Remove
+from genesis_cache.tiers.memory import MemoryTier
+from genesis_cache.tiers.remote import RemoteTier
 
 
 class Gated:
@@ -81,3 +89,40 @@ async def test_new_times_that_the_log_does_not_take_are_none(tmp_path: Path) -> 
         assert outcome.degraded == ("disk",)
         assert cache.peek("b") is None
         assert await cache.get("b") is None
+
+
+class Postponed(HeldStore):
+    """A store whose reads see the server as it is when they are asked, however late they are answered."""
+
+    async def get(self, address: Address) -> Buffer | None:
+        found = self.server.values.get(address.digest)
+        await self._ask("get", address.key)
+        return found
+
+
+@pytest.mark.parametrize("budget_s", [0.5, 30.0], ids=["late", "in time"])
+async def test_a_change_heard_while_a_reply_is_awaited_keeps_it_out_of_memory(budget_s: float) -> None:
+    """A value read before the change goes to who asked for it at most, not to those who ask later."""
+    server, clock = Server(), SystemClock()
+    tier = RemoteTier(
+        lambda: Postponed(server), kind="redis", capacity_bytes=1 << 20, clock=clock, budget_s=budget_s, timeout_s=30.0,
+        follow_s=0.02,
+    )  # fmt: skip
+    async with Cache(CacheSettings(), tiers=[MemoryTier(1 << 20, None, "LRU", LayerMeter()), tier]) as cache:
+        assert await cache.set("k", "old")
+        core = cache._engine.core
+        assert core.memory is not None
+        core.memory.flush("explicit")
+        server.hold("get")
+        if budget_s > 1:
+            core.debtors.add(core.lanes[0])  # so that the plain road has to give up when the reply is there
+        asking = asyncio.create_task(cache.get("k"))
+        await until(lambda: server.times("get"))
+        told = server.tell(Notice(Kind.KEY, "", None, "k"))
+        await until(lambda: cache._engine.hearing.listen() or cache._engine.hearing.heard_seq >= told)
+        if budget_s < 1:
+            assert await asking is None
+        server.let_go()
+        await asking
+        await until(lambda: not cache._engine.reading.late_replies._late)
+        assert cache.peek("k") is None

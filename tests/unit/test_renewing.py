@@ -116,6 +116,21 @@ async def test_two_processes_renew_a_key_once(pair: tuple[Cache, Cache], clock: 
     assert load.calls == 4
 
 
+async def test_a_key_is_renewed_where_there_is_no_memory(clock: FakeClock, tmp_path: Path) -> None:
+    """With far tiers alone the calls that name the interval are what counts as asking."""
+    load = Counting()
+    settings = CacheSettings(cache_tiers=("disk",), cache_disk_path=str(tmp_path / "disk"))
+    async with Cache(settings, clock=clock) as cache:
+        for expected in (1, 2, 3):
+            assert await cache.get_or_set("k", load, ttl=100, refresh_every=10) == expected
+            clock.advance(10)
+            await tick(cache)
+        for _ in range(3):
+            clock.advance(10)
+            await tick(cache)
+        assert load.calls == 4
+
+
 async def test_a_failing_renewal_leaves_the_value(cache: Cache, clock: FakeClock) -> None:
     """A load that fails behind harms nobody, and the next interval tries again."""
     fails = False
@@ -183,6 +198,27 @@ async def test_unchanged_in_one_process_spares_the_others(pair: tuple[Cache, Cac
         assert seen == [None] + ["v1"] * round_
         assert [await cache.get("k") for cache in pair] == ["large", "large"]
     assert pair[0].analytics()["namespaces"]["(root)"]["not_modified"] == 3
+
+
+async def test_to_ask_does_not_count_as_the_length_of_a_load(cache: Cache, clock: FakeClock) -> None:
+    """After a quick "not modified" the next refresh still begins early enough for a whole load."""
+    seen: list[float] = []
+
+    async def load(ctx: LoadContext) -> object:
+        if ctx.stale_value == "value":
+            return ctx.not_modified()
+        await asyncio.sleep(0.02)
+        return "value"
+
+    options = {"ttl": 60, "early_refresh": 1, "stale_if_error": 60}
+    for _ in range(2):
+        assert await cache.get_or_set("k", load, **options) == "value"
+        entry = cache._engine.core.memory.get(0, "k")  # type: ignore[union-attr]  # it has memory
+        assert entry is not None
+        assert entry.extra is not None
+        seen.append(entry.extra.cost)
+        clock.advance(61)
+    assert seen[1] == seen[0] >= 0.02
 
 
 async def test_a_busy_key_never_expires_under_traffic(cache: Cache, clock: FakeClock) -> None:

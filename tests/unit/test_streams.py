@@ -75,10 +75,21 @@ async def test_a_reader_that_falls_behind(room: int) -> None:
     async with Cache.from_url("memory://") as cache:
         source = Source(200)
         slow, fast = cache.stream("k", source), cache.stream("k", source)
-        assert await anext(slow) == 0
-        assert await everything(fast) == list(range(200))
+        assert await asyncio.gather(anext(slow), anext(fast)) == [0, 0]
+        assert await everything(fast) == list(range(1, 200))
         with pytest.raises(CacheError, match="fell behind"):
             await anext(slow)
+
+
+async def test_who_comes_to_a_stream_beyond_the_bound(room: int) -> None:
+    """A newcomer to a stream whose beginning is no longer kept gets a run of its own."""
+    async with Cache.from_url("memory://") as cache:
+        long, own = Source(200), Source(3)
+        first = cache.stream("k", long)
+        assert [await anext(first) for _ in range(5 * room)] == list(range(5 * room))
+        assert await everything(cache.stream("k", own)) == [0, 1, 2]
+        assert await everything(first) == list(range(5 * room, 200))
+        assert await cache.get("k") == (0, 1, 2)
 
 
 async def test_too_long_and_nobody_reads(room: int) -> None:

@@ -1,13 +1,20 @@
 """Debts: what a far tier could not be told is remembered within a bound, and nothing dead comes back for it."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from tests.unit.remote_server import HeldStore, Server, until
 
 from genesis_cache import Cache
 from genesis_cache.engine import delivery
 from genesis_cache.engine.core import Lane
+from genesis_cache.model.clock import SystemClock
+from genesis_cache.model.meter import LayerMeter
+from genesis_cache.model.settings import CacheSettings
 from genesis_cache.tiers.base import Put, Remove
+from genesis_cache.tiers.memory import MemoryTier
+from genesis_cache.tiers.remote import RemoteTier
 
 
 async def test_a_flood_of_debts_becomes_one_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,3 +55,32 @@ async def test_what_is_on_its_way_is_counted(tmp_path: Path) -> None:
     assert await cache.get("a") == 1
     await cache.close()
     assert cache.analytics()["layer_statistics"]["l2"]["queued"] == 0
+
+
+def tier_over(server: Server, kind: str) -> RemoteTier:
+    """A tier whose times do not pass while a test runs."""
+    return RemoteTier(
+        lambda: HeldStore(server), kind=kind, capacity_bytes=1 << 20, clock=SystemClock(), budget_s=30.0,
+        timeout_s=30.0, follow_s=0.02,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["told", "owed"])
+async def test_what_is_read_while_a_write_takes_long_does_not_outlive_it(told: bool) -> None:
+    """A write ends when every tier has it; the value before it, brought up meanwhile, is not what is read then."""
+    redis, database = Server(), Server()
+    memory = MemoryTier(1 << 20, None, "LRU", LayerMeter())
+    tiers = [memory, tier_over(redis, "redis"), tier_over(database, "database")]
+    async with Cache(CacheSettings(), tiers=tiers) as cache:
+        assert await cache.set("k", "old")
+        database.hold("commit")
+        writing = asyncio.create_task(cache.set("k", "new"))
+        await until(lambda: database.times("commit") > 1)
+        memory.flush("explicit")  # as if its ttl had ended
+        assert await cache.get("k") == "old"  # from Redis, which is told last
+        if not told:
+            redis.fail("full", "commit")
+        database.let_go()
+        assert bool(await writing) is told
+        redis.mend()
+        assert await cache.get("k") != "old"

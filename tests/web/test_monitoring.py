@@ -1,6 +1,8 @@
 """Monitoring over HTTP: the figures, the keys, the health and the page, asked of the real app."""
 
+import hashlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from tests.web.conftest import BEARER, Open, Site, client_of
 from genesis_cache import Cache, CacheSettings
 from genesis_cache.web import app
 from genesis_cache.web.efficiency import alerts, score
+from genesis_cache.web.pages import FOLDER
 
 
 async def test_the_figures_are_those_of_analytics(site: Site) -> None:
@@ -229,6 +232,38 @@ async def test_nothing_but_the_pages_own_files_is_served(site: Site, path: str) 
     answer = await site.get(f"/monitoring/cache/dashboard/{path}")
     assert answer.status_code in (404, 307)
     assert "import" not in answer.text
+
+
+def test_what_others_made_is_what_they_made() -> None:
+    """The files of others in the page have the hashes that are written beside them, and their licences."""
+    folder = FOLDER / "vendor"
+    told = (folder / "VENDORED.txt").read_text("utf-8")
+    listed = dict(re.findall(r"^([0-9a-f]{64})  (\S+)$", told, re.MULTILINE))
+    assert len(listed) == 3
+    for digest, name in listed.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    assert "Permission is hereby granted" in (folder / "uPlot-LICENSE.txt").read_text("utf-8")
+    assert "SIL OPEN FONT LICENSE" in (folder / "Inter-LICENSE.txt").read_text("utf-8")
+    assert {path.name for path in folder.iterdir()} == {
+        *listed.values(),
+        "VENDORED.txt",
+        "uPlot-LICENSE.txt",
+        "Inter-LICENSE.txt",
+    }
+
+
+async def test_the_page_speaks_both_languages_in_full(site: Site) -> None:
+    """Every word that the page asks for is there in English and in Spanish."""
+    words = (await site.get("/monitoring/cache/dashboard/words.js")).text
+    english, spanish = (
+        set(re.findall(r"(?<![\w{])(\w+): \"", part))
+        for part in re.findall(r"const (?:EN|ES) = \{(.*?)\n\};", words, re.DOTALL)
+    )
+    assert len(english) > 100
+    assert english == spanish
+    sources = "".join(path.read_text("utf-8") for path in FOLDER.rglob("*") if path.suffix in (".js", ".html"))
+    asked = {*re.findall(r"data-t(?:-label)?=\"(\w+)\"", sources), *re.findall(r"[^\w.]t\(\"(\w+)\"", sources)}
+    assert asked - english == set()
 
 
 async def test_no_answer_shows_where_the_servers_are_or_their_passwords(tmp_path: Path) -> None:

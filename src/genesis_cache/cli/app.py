@@ -18,7 +18,6 @@ from genesis_cache.model.errors import CacheError
 app = typer.Typer(
     name="genesis-cache",
     no_args_is_help=True,
-    add_completion=False,
     help="One cache over memory, disk, Redis and a database.",
     epilog="Exit codes: 0 done, 1 could not be done, 2 bad usage. Tiers come from --url or the environment.",
 )

@@ -107,8 +107,10 @@ def clear(
     if not yes:
         if as_json:
             raise UsageError("with --json nothing can be asked: add --yes")
-        if not typer.confirm(f"Forget {what}, in every tier?", err=True):
-            complain("nothing was cleared")
+        word = namespace or owner or "everything"
+        question = f"This forgets {what}, in every tier. To go on, type {word}"
+        if typer.prompt(question, default="", show_default=False, err=True) != word:
+            complain("nothing was cleared: that was not the word")
             return COULD_NOT
 
     async def work(cache: Cache) -> tuple[str, ...]:

@@ -2,10 +2,17 @@
 
 # ruff: noqa: FBT002  # typer makes options of parameters and passes them by name
 
+import asyncio
+import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from itertools import count
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.live import Live
+from rich.table import Table
 
 from genesis_cache.cache import Cache
 from genesis_cache.cli.options import Json, Namespace, Owner, Urls, place
@@ -16,18 +23,54 @@ _STATS = ("layer", "tier", "entries", "size", "capacity", "full", "up")
 _EXPLANATION = ("layer", "tier", "held", "fresh", "age", "ttl left", "size", "priority", "tags")
 
 
-def stats(urls: Urls = None, as_json: Json = False) -> int:
+def stats(
+    watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until stopped.")] = False,
+    every: Annotated[float, typer.Option("--every", help="Seconds between two looks.", min=0.1, max=3600)] = 2.0,
+    times: Annotated[int | None, typer.Option("--times", help="Looks, then end.", min=1)] = None,
+    urls: Urls = None,
+    as_json: Json = False,
+) -> int:
     """Show what every tier holds and does; exit code 1 if one is down."""
+    looks = times if times is not None else (None if watch else 1)
+    down: list[str] = []
 
-    async def work(cache: Cache) -> dict[str, Any]:
-        return cache.analytics()
+    async def work(cache: Cache) -> None:
+        if looks == 1:
+            figures = cache.analytics()
+            emit(figures, as_json, lambda console: _show_stats(console, figures))
+        else:
+            figures = await _watched(cache, every, looks, as_json=as_json)
+        down[:] = [layer for layer, row in figures["layer_statistics"].items() if row["up"] is not True]
 
-    figures = with_cache(place(urls), work)
-    emit(figures, as_json, lambda console: _show_stats(console, figures))
-    down = [layer for layer, row in figures["layer_statistics"].items() if row["up"] is not True]
+    try:
+        with_cache(place(urls), work)
+    except KeyboardInterrupt:
+        if looks is not None:
+            raise
+        return DONE  # that is how a watch without end is ended
     if down:
         complain(f"down: {', '.join(down)}")
     return COULD_NOT if down else DONE
+
+
+async def _watched(cache: Cache, every_s: float, looks: int | None, *, as_json: bool) -> dict[str, Any]:
+    """The figures of the last look: a document a line, or a table that is drawn anew with what has changed."""
+    console = Console(highlight=False)
+    first: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+    with Live(console=console, auto_refresh=False, transient=False) if not as_json else nullcontext() as live:
+        for number in count(1):
+            figures = cache.analytics()
+            first = first or figures
+            if live is None:
+                emit(figures, as_json, _silent)
+                sys.stdout.flush()
+            else:
+                live.update(_stats_table(figures, first), refresh=True)
+            if number == looks:
+                break
+            await asyncio.sleep(every_s)
+    return figures
 
 
 def explain(
@@ -48,16 +91,26 @@ def explain(
 
 
 def _show_stats(console: Console, figures: dict[str, Any]) -> None:
-    """What every process sees alike; hits and misses are of this process, which has asked for nothing."""
+    console.print(_stats_table(figures, None))
+    for advice in figures["recommendations"]:
+        console.print(advice if isinstance(advice, str) else f"{advice['title']}: {advice['action']}", markup=False)
+
+
+def _stats_table(figures: dict[str, Any], first: dict[str, Any] | None) -> Table:
+    """What every process sees alike; hits and misses are of this process, which has asked for nothing.
+
+    ``first`` are the figures when the watch began: beside those of now stands what has come and gone since.
+    """
     rows = []
     for layer, row in figures["layer_statistics"].items():
         size, capacity = row["size_bytes"], row["capacity_bytes"]
         full = f"{size / capacity:.0%}" if capacity else None
         up = True if row["up"] is True else row.get("reason") or False
-        rows.append((layer, row.get("tier"), row["entries"], amount(size), amount(capacity), full, up))
-    console.print(table(_STATS, rows))
-    for advice in figures["recommendations"]:
-        console.print(advice if isinstance(advice, str) else f"{advice['title']}: {advice['action']}", markup=False)
+        before = None if first is None else first["layer_statistics"].get(layer)
+        since = () if before is None else (f"{row['entries'] - before['entries']:+,}",)
+        rows.append((layer, row.get("tier"), row["entries"], *since, amount(size), amount(capacity), full, up))
+    columns = _STATS if first is None else (*_STATS[:3], "since", *_STATS[3:])
+    return table(columns, rows, title=None if first is None else f"{datetime.now(UTC).astimezone():%X}")
 
 
 def _show_explanation(console: Console, explanation: dict[str, Any]) -> None:
@@ -70,3 +123,7 @@ def _show_explanation(console: Console, explanation: dict[str, Any]) -> None:
         where = (tier["layer"], tier["tier"], held, tier["fresh"] if held else None)
         rows.append((*where, lapse(tier["age"]), left, amount(tier["size_bytes"]), tier["priority"], tags))
     console.print(table(_EXPLANATION, rows))
+
+
+def _silent(_console: Console) -> None:
+    """For a document that only `--json` shows."""

@@ -43,7 +43,7 @@ Pattern = Annotated[
     str | None, typer.Option("--pattern", help="Keys that match: * and ?, at most two stars.", metavar="GLOB")
 ]
 Priority = Annotated[PriorityName | None, typer.Option("--priority", help="How near it is kept.", case_sensitive=False)]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking for the name to be typed.")]
 
 
 class Place(msgspec.Struct, frozen=True):

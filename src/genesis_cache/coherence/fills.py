@@ -38,6 +38,11 @@ class Fills:
         self._active += 1
         return self._count, seq
 
+    def again(self, token: Token) -> Token:
+        """The same fill goes on elsewhere, where it has to be ended too: what changed since it began counts on."""
+        self._active += 1
+        return token
+
     def now(self) -> Token:
         """A token for a fill that does not wait between reading and storing; nothing to give back."""
         return self._count, maxsize

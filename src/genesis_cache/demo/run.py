@@ -35,7 +35,8 @@ TRIAL_VISITS = 1_000
 VISITING_SHARE = 0.2  # of this process's time, for what visits without the cache take; with it and cold they take more
 MIN_SECONDS = 3.0
 MAX_SPEED = 1_000.0
-STROLL_RATE = 150.0  # requests a second
+STROLL_RATE = 200.0  # requests a second
+STROLLERS = 10  # who send them
 PRICES_RATE = 3.0  # changes a second meanwhile
 REDRAW_SECONDS = 0.12
 PRODUCT = 3 * QUESTION_EVERY - 1  # a product that visitors ask the assistant about
@@ -163,16 +164,21 @@ class Demo:
     async def serve(self, seconds: float | None) -> None:
         """Keep light traffic going until the time is over or the process is told to stop."""
         if seconds is None:
-            self.teller.serving(self.page.url, self.page.token)
+            self.teller.serving(f"{self.page.url}?window=60", self.page.token)
         elif seconds <= 0:
             return
         stop = asyncio.Event()
         _on_signals(stop.set, signal.SIGINT, signal.SIGTERM)
         backend = Backend(self.speed)
-        strolling = asyncio.create_task(stroll(self.traffic, service(backend, self.cache), STROLL_RATE))
+        visit = service(backend, self.cache)
+        starts = range(0, len(self.traffic), -(-len(self.traffic) // STROLLERS))
+        strolling = [
+            asyncio.create_task(stroll([*self.traffic[start:], *self.traffic[:start]], visit, STROLL_RATE / STROLLERS))
+            for start in starts
+        ]
         repricing = asyncio.create_task(reprice(self.traffic, backend, self.cache, PRICES_RATE))
         stopping = asyncio.create_task(stop.wait())
-        tasks = (stopping, strolling, repricing)
+        tasks = (stopping, repricing, *strolling)
         await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in tasks:
             task.cancel()

@@ -9,7 +9,7 @@ from typing import Any
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
 from genesis_cache.engine.failing import patience
-from genesis_cache.engine.flight import Flight, Lost, Outcome, left_of
+from genesis_cache.engine.flight import Flight, Lost, Outcome
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.loading import Load, LoadContext, Loaded
@@ -92,7 +92,7 @@ class Bulk:
             lost, began = False, began or asyncio.get_running_loop().time()
             for key, flight in flights.items():
                 old = stale.get(key)
-                patience_s = left_of(patience(plan, old), began)
+                patience_s = patience(plan, old, flight, began, self._core.clock.now())
                 outcome = await self._reading.leading.wait(view, flight, patience_s)
                 if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, flight, outcome, joined):
                     found[key] = own_value(outcome)

@@ -50,7 +50,9 @@ class Explaining:
             views.append(row)
             held.append(record)
         verdict: Verdict = max(states, key=_RANK.index) if states else ABSENT
-        reason = self._reason(verdict, views, states)
+        reason = "; ".join(
+            [self._reason(verdict, views, states), *([] if verdict == FRESH else self._known(view, key))]
+        )
         told = Explanation(key=key, namespace=view.space.name, verdict=verdict, reason=reason, tiers=tuple(views))
         chosen = held[states.index(verdict)] if verdict in (FRESH, STALE) else None
         return Inspection(explanation=told) if chosen is None else _shown(told, chosen)
@@ -126,6 +128,17 @@ class Explaining:
             ABSENT: "no tier holds it: it was never stored, has expired, was deleted or was evicted",
         }[verdict]
         return "; ".join([sentence, *down])
+
+    def _known(self, view: View, key: str) -> list[str]:
+        """What a load has found out that is no value, while that is remembered."""
+        core, now = self._core, self._core.clock.now()
+        negative = core.fills.negatives.look((view.space.number, view.map_key(key)), now)
+        if negative is None or core.floors.killer(view.reach, key, negative.tags, negative.seq):
+            return []
+        finding = negative.finding
+        what = f"failed with {type(finding).__name__}" if isinstance(finding, Exception) else "found nothing"
+        left = negative.until - now
+        return [f"a load {what} {now - negative.since:.3g} s ago, which callers are told for {left:.3g} s more"]
 
 
 def _shown(told: Explanation, held: Entry | Record) -> Inspection:

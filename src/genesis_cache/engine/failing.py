@@ -11,7 +11,7 @@ from genesis_cache.coherence.fills import Token
 from genesis_cache.coherence.negatives import Negative
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.entries import own_value
-from genesis_cache.engine.flight import Flight, Lost
+from genesis_cache.engine.flight import Flight, Lost, left_of
 from genesis_cache.engine.gate import PUT_OFF_S
 from genesis_cache.engine.writing import Writing
 from genesis_cache.model.entry import Entry
@@ -20,13 +20,23 @@ from genesis_cache.model.keys import Address
 from genesis_cache.model.missing import MISSING
 from genesis_cache.model.options import Plan
 
+HUNG_S = 10.0  # after which a load that is slower than its callers' patience no longer holds its key
 REMEMBERED_RESTS = 4096  # keys whose load failed lately; beyond it they are all tried again
 
 
-def patience(plan: Plan, stale: Entry | None) -> float | None:
-    """Seconds that a caller waits for a load; None: as long as the load may take."""
-    limits = (plan.hard_timeout, plan.soft_timeout if stale is not None else None)
-    return min((limit for limit in limits if limit is not None), default=None)
+def patience(plan: Plan, stale: Entry | None, flight: Flight, began: float, now: float) -> float | None:
+    """Seconds that a caller goes on waiting for a load; None: as long as the load may take.
+
+    It ``began`` to wait at that time of its event loop. Who has an old value does not wait at all for a load that has
+    been slow already, at the monotonic second ``now``.
+    """
+    left = left_of(plan.hard_timeout, began)
+    soft = left_of(plan.soft_timeout, began) if stale is not None else None
+    if soft is None or plan.soft_timeout is None:
+        return left
+    if flight.called is not None:
+        soft = min(soft, max(0.0, plan.soft_timeout - (now - flight.called)))
+    return soft if left is None else min(left, soft)
 
 
 def twin(error: Exception) -> Exception:
@@ -161,6 +171,8 @@ class Failing:
         """The old value where one may serve; else the fallback; else the loader's error, or LoaderTimeout."""
         is_final = isinstance(outcome, plan.no_stale_on)
         if stale is not None and not is_final and self._core.clock.now() < _servable_until(stale):
+            if outcome is Lost.WAIT and self._hangs(flight) and view.space.give_up(view.map_key(key), flight):
+                view.space.gate.origin.add(0.0, failed=True)
             self.stale_served(view, key)
             view.space.meter.stale_waited += 1
             return own_value(stale)
@@ -169,6 +181,9 @@ class Failing:
             view.space.meter.fallbacks += 1
             return plan.fallback(error) if callable(plan.fallback) else plan.fallback
         raise error.with_traceback(flight.trace)
+
+    def _hangs(self, flight: Flight) -> bool:
+        return flight.called is not None and self._core.clock.now() - flight.called > HUNG_S
 
     def _timed_out(self, view: View, key: str, flight: Flight, plan: Plan) -> LoaderTimeout:
         """The error of a caller whose patience ended; a hung load does not hold its key."""

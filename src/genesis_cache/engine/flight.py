@@ -30,8 +30,8 @@ class Flight:
     """One load under way. ``since`` is the log's sequence read before it began, ``generation`` that of the floors."""
 
     __slots__ = (
-        "_waiters", "abandoned", "address", "feed", "generation", "mates", "outcome", "outrun", "placed", "queued",
-        "since", "started", "task", "trace",
+        "_waiters", "abandoned", "address", "called", "feed", "generation", "mates", "outcome", "outrun", "placed",
+        "queued", "since", "started", "task", "trace",
     )  # fmt: skip
 
     def __init__(self, since: int, started: float, generation: int = 0) -> None:
@@ -43,6 +43,8 @@ class Flight:
         self.placed = False
         self.queued = False
         """Whether it waits for a place."""
+        self.called: float | None = None
+        """Monotonic seconds at which its loader was called, which may be long after it was asked for."""
         self.abandoned = False
         self.outrun = False
         """Whether a load that began later has brought a value already."""

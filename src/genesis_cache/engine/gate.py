@@ -24,7 +24,7 @@ class Gate:
     """The places of one namespace's loads, across event loops and threads. ``now`` is monotonic seconds."""
 
     __slots__ = (
-        "_began", "_deaths", "_lock", "_mourning", "_now", "_queues", "_watched_on",
+        "_began", "_deaths", "_is_open", "_lock", "_mourning", "_now", "_queues", "_watched_on",
         "behind", "limit", "origin", "queued", "ramps", "running",
     )  # fmt: skip
 
@@ -42,6 +42,8 @@ class Gate:
         self._queues: dict[str | None, deque[Ticket]] = {}
         """Who waits, by owner; the first owner is next."""
         self._began: float | None = None
+        self._is_open = False
+        """Whether the ramp is over."""
         self._mourning = 0.0
         self._deaths = 0
         self._watched_on: asyncio.AbstractEventLoop | None = None
@@ -55,9 +57,13 @@ class Gate:
     @property
     def room(self) -> int:
         """How many loads may run at this moment."""
+        if self._is_open:
+            return self.limit
         if self._began is None:
             self.slow_down()
-        return ramp(self.limit, self._now() - (self._began or 0.0))
+        since_s = self._now() - (self._began or 0.0)
+        self._is_open = since_s >= RAMP_S
+        return ramp(self.limit, since_s)
 
     async def enter(self, owner: str | None = None, patience_s: float | None = None) -> None:
         """Wait for a place, TimeoutError after so many seconds. Whoever enters must `leave`."""
@@ -124,6 +130,7 @@ class Gate:
         now = self._now()
         if self._began is None or now - self._began > SAME_S:
             self._began = now
+            self._is_open = False
             self.ramps += 1
 
     def lost(self, entries: int) -> None:

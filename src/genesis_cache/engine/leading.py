@@ -158,7 +158,10 @@ class Leading:
             await self._place(view, flight)
         if flight.feed is not None:
             load = msgspec.structs.replace(load, call=partial(load.call, flight.feed))
-        within = _LOADING.set((*outer, *(flight.mates or (flight,))))
+        flights = flight.mates or (flight,)
+        for one in flights:
+            one.called = self._core.clock.now()
+        within = _LOADING.set((*outer, *flights))
         try:
             return await self._storing.load(self._loader, view, load, stale, answers)
         finally:
@@ -230,8 +233,8 @@ class Leading:
         flight = view.space.flights.get(view.map_key(key))
         if flight is None:
             return None
-        is_killed = load.is_stream and self._is_killed(view, key, flight, plan)
-        if not (is_killed or flight.orphaned or self._is_too_old(flight)):
+        is_lost = load.is_stream and self._is_lost(view, key, flight, plan)
+        if not (is_lost or flight.orphaned or self._is_too_old(flight)):
             return flight
         view.space.flights.pop(view.map_key(key), None)
         return None
@@ -241,8 +244,13 @@ class Leading:
         core = self._core
         return core.is_deaf and core.clock.now() - flight.started > core.settings.cache_max_staleness
 
-    def _is_killed(self, view: View, key: str, flight: Flight, plan: Plan) -> bool:
-        """Whether what a load brings was invalidated meanwhile: who wants its items as they come must not join it."""
+    def _is_lost(self, view: View, key: str, flight: Flight, plan: Plan) -> bool:
+        """Whether what a load brings was invalidated meanwhile, or is not kept from its first item on.
+
+        Who wants the items as they come must not join it then.
+        """
+        if flight.feed is not None and not flight.feed.is_whole:
+            return True
         self._position()
         floors = self._core.floors
         is_dead = floors.killer(view.reach, key, plan.tags, flight.since)

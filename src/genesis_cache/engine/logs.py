@@ -43,26 +43,36 @@ class EventLog:
 
     def hit(self, layer: str, key: str) -> None:
         """A hit, at INFO."""
-        logger.info(messages.hit(self._language, layer, key))
+        logger.info(messages.hit(self._language, layer, key), extra=_said("hit", layer=layer, key=key))
 
     def miss(self, key: str) -> None:
         """A miss in every tier, at DEBUG."""
-        logger.debug(messages.miss(self._language, key))
+        logger.debug(messages.miss(self._language, key), extra=_said("miss", key=key))
 
     def tier_down(self, kind: str, reason: str, working: Sequence[str]) -> None:
         """A tier went out of use: one WARNING until it is back, and why."""
-        logger.warning(messages.tier_down(self._language, kind, working))
-        logger.warning(messages.tier_error(self._language, kind, reason))
+        said = _said("tier_down", tier=kind, reason=reason)
+        logger.warning(messages.tier_down(self._language, kind, working), extra=said)
+        logger.warning(messages.tier_error(self._language, kind, reason), extra=said)
 
     def tier_up(self, kind: str) -> None:
         """A tier is in use again, at INFO."""
-        logger.info(messages.tier_up(self._language, kind))
+        logger.info(messages.tier_up(self._language, kind), extra=_said("tier_up", tier=kind))
 
     def evicted(self, layer: str, key: str, reason: str) -> None:
         """An entry left to make room, at DEBUG."""
         if self.misses:
-            logger.debug(messages.evicted(self._language, layer, key, reason))
+            said = _said("evict", layer=layer, key=key, reason=reason)
+            logger.debug(messages.evicted(self._language, layer, key, reason), extra=said)
 
     def load_failed(self, key: str, error: BaseException) -> None:
         """A loader failed, at WARNING."""
-        logger.warning(messages.load_failed(self._language, key, type(error).__name__))
+        reason = type(error).__name__
+        said = _said("load_failed", key=key, reason=reason)
+        logger.warning(messages.load_failed(self._language, key, reason), extra=said)
+
+
+def _said(event: str, **parts: str) -> dict[str, str]:
+    """The same as fields of the record, the same in every language: ``cache_event``, and those of its parts."""
+    fields = {f"cache_{name}": messages.escaped(value) for name, value in parts.items()}
+    return {"cache_event": event, **fields}

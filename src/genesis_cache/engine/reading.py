@@ -42,6 +42,8 @@ class Waiting(NamedTuple):
 
     at: int
     answer: Awaitable[Answer] | None
+    token: Token | None = None
+    """Of a question that was put a while ago; whoever goes on has to end it."""
 
 
 FROM_FIRST = Waiting(0, None)
@@ -242,7 +244,7 @@ class Reading:
                         lane.meter.latency.add(time.perf_counter() - started)
                     self._found(view, lane, record, token)
                     return record, None
-            return None, Waiting(0, answer)
+            return None, Waiting(0, answer, core.fills.again(token))
         finally:
             core.fills.end()
 
@@ -251,15 +253,17 @@ class Reading:
     ) -> tuple[Entry | None, Verdict]:
         """The first living value below memory, promoted; a stale one only if no tier has a fresh one.
 
-        ``waiting`` is where `further_now` ended at this very moment: the tiers before it have nothing.
+        ``waiting`` is where `further_now` ended at this very moment, or what was asked before: the tiers before it have
+        nothing.
         ``sensitive``: as for `accept`.
         """
         core = self._core
         if not core.lanes:
             return None, Verdict.GONE
         self._hearing.listen_far()
-        token = core.fills.begin(core.floors.given)
-        first, asked = waiting
+        first, asked, token = waiting
+        if token is None:
+            token = core.fills.begin(core.floors.given)
         above = [(lane, lane.seq()) for lane in core.lanes[:first]]
         try:
             old: Record | None = None
@@ -353,7 +357,8 @@ class Reading:
             joined, started = self.position(), time.perf_counter()
             flight = self._join_or_lead(view, key, load, plan, stale)
             began = began or asyncio.get_running_loop().time()
-            outcome = await self.leading.join(view, flight, left_of(patience(plan, stale), began), load)
+            patience_s = patience(plan, stale, flight, began, self._core.clock.now())
+            outcome = await self.leading.join(view, flight, patience_s, load)
             self._core.latency.add(time.perf_counter() - started)
             if isinstance(outcome, Entry | Feed):
                 if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:

@@ -15,7 +15,7 @@ from typing import Any
 from genesis_cache.engine.core import Core, View
 from genesis_cache.engine.feed import Feed
 from genesis_cache.engine.flight import Lost
-from genesis_cache.engine.loading import Load
+from genesis_cache.engine.loading import Load, LoadContext
 from genesis_cache.engine.reading import Reading
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.errors import CacheError
@@ -41,9 +41,11 @@ class Streams:
         """
         found = await self._find(view, key, source, plan, anew=anew)
         if not isinstance(found, Feed):
+            view.space.meter.streams_replayed += 1
             for item in found:
                 yield item
             return
+        view.space.meter.streams_live += 1
         number = 0
         try:
             while await self._has(found, number):
@@ -64,7 +66,8 @@ class Streams:
         found = await self._reading.refresh(view, key, _streaming(source), plan)
         if isinstance(found, Feed | tuple | list):
             return found
-        msg = f"{key!r:.200} was being loaded as something else than a stream ({type(found).__name__}): use another key"
+        kind = type(found).__name__
+        msg = f"{key!r:.200} gave a {kind}, which is neither a stream nor a tuple of its items: use another key"
         raise CacheError(msg)
 
     async def _has(self, feed: Feed, number: int) -> bool:
@@ -88,7 +91,7 @@ def _streaming(source: Load) -> Load:
     return Load(partial(_run, source), is_async=True, takes_context=source.takes_context, is_stream=True)
 
 
-async def _run(source: Load, feed: Feed, *context: object) -> tuple[object, ...]:
+async def _run(source: Load, feed: Feed, *context: LoadContext) -> tuple[object, ...]:
     """Feed the readers and return what is to be stored; the source is closed however it ends."""
     items = await _opened(source, context)
     try:
@@ -102,10 +105,21 @@ async def _run(source: Load, feed: Feed, *context: object) -> tuple[object, ...]
         close = getattr(items, "aclose", None)
         if close is not None:
             await close()
+    if context and context[0].unchanged:
+        _repeat(feed, context[0].stale_value)
     return feed.value()
 
 
-async def _opened(source: Load, context: tuple[object, ...]) -> AsyncIterator[object]:
+def _repeat(feed: Feed, old: object) -> None:
+    """The source has found that the old stream still holds."""
+    if feed.count or not isinstance(old, tuple | list):
+        msg = "a stream that calls not_modified() gives no items of its own, and the old value has to be a stream"
+        raise CacheError(msg)
+    for item in old:
+        feed.put(item)
+
+
+async def _opened(source: Load, context: tuple[LoadContext, ...]) -> AsyncIterator[object]:
     items: Any = source.call(*context)
     if inspect.isawaitable(items):
         items = await items

@@ -129,6 +129,18 @@ class Writing:
         elif held is entry and held is not None:
             held.seq = max(held.seq, receipt.seq)
             core.floors.hear(receipt.seq)
+        elif not self._hearing.is_expected(place):
+            self._outlive(place, held, receipt.seq)
+
+    def _outlive(self, place: tuple[int, MapKey], held: Entry | None, seq: int) -> None:
+        """The near copy of a write has gone before the write ended: what came instead may be from before it."""
+        core = self._core
+        if seq:
+            core.fills.hear(place, seq)
+        else:
+            core.fills.kill(place)
+        if core.memory is not None and held is not None and (held.seq < seq or not seq):
+            core.memory.drop(held, "explicit")
 
     def admit(self, entry: Entry) -> None:
         """Put an entry into memory; what has to leave for it may be kept below."""

@@ -51,6 +51,8 @@ def _space(space: Space) -> dict[str, Any]:
         "not_modified": meter.not_modified,
         "negatives_served": meter.negatives_served,
         "fallbacks": meter.fallbacks,
+        "streams_live": meter.streams_live,
+        "streams_replayed": meter.streams_replayed,
         "unencodable": meter.unencodable,
         "invalidations": dict(meter.invalidations),
     }

@@ -72,6 +72,8 @@ class SpaceMeter:
         "seconds_saved",
         "stale_served",
         "stale_waited",
+        "streams_live",
+        "streams_replayed",
         "unencodable",
     )
 
@@ -91,5 +93,7 @@ class SpaceMeter:
         self.negatives_served = 0  # callers who got an error or an absence that was found out before
         self.fallbacks = 0
         self.seconds_saved = 0.0
+        self.streams_live = 0  # readers of a stream that read it while it ran
+        self.streams_replayed = 0  # and of one that was stored
         self.unencodable = 0
         self.invalidations: Counter[str] = Counter()

@@ -14,7 +14,7 @@ JUDGED_FROM = 20  # loads
 
 RAMP_S = 2.0  # until all places are open again
 RAMP_FROM = 0.25  # of the places, at its beginning
-RAMP_LEAST = 4  # places
+RAMP_LEAST = 16  # places: a source that was given fewer is protected enough
 
 MOURNED = 1.0  # times the places: so many entries found dead within RAMP_S are a mass invalidation
 
@@ -51,7 +51,7 @@ class Origin:
 def ramp(limit: int, since_s: float) -> int:
     """How many of the places are open so many seconds after a cold start or a mass invalidation.
 
-    A quarter at first (4 at least), then evenly more, all of them after two seconds.
+    A quarter at first (16 at least), then evenly more, all of them after two seconds.
     """
     if since_s >= RAMP_S:
         return limit

@@ -85,7 +85,7 @@ class Control:
         limit: RateLimit,
         act: Callable[[T], Awaitable[Done]],
     ) -> Done:
-        client = request.client.host if request.client else "unknown"
+        client = escaped(request.client.host if request.client else "unknown")
         said = "-"
         try:
             self._admit(request)
@@ -94,19 +94,19 @@ class Control:
             said = _told(wanted)
             done = await act(wanted)
         except Refused as error:
-            audit.warning("%s %s refused: 422 client=%s", verb, said, escaped(client))
+            _write_down(verb, said, "refused", "refused: 422", client)
             raise HTTPException(422, str(error)) from None
         except CacheClosed as error:
-            audit.warning("%s %s failed: the cache is closed client=%s", verb, said, escaped(client))
+            _write_down(verb, said, "failed", "failed: the cache is closed", client)
             raise HTTPException(503, str(error)) from None
         except HTTPException as refusal:
-            audit.warning("%s %s refused: %d client=%s", verb, said, refusal.status_code, escaped(client))
+            _write_down(verb, said, "refused", f"refused: {refusal.status_code}", client)
             raise
         except Exception as error:
-            audit.warning("%s %s failed: %s client=%s", verb, said, type(error).__name__, escaped(client))
+            _write_down(verb, said, "failed", f"failed: {type(error).__name__}", client)
             raise
         owed = f" degraded={','.join(done.degraded)}" if done.degraded else ""
-        audit.info("%s %s %s matched=%s%s client=%s", verb, said, done.status, done.matched, owed, escaped(client))
+        _write_down(verb, said, done.status, f"{done.status} matched={done.matched}{owed}", client)
         return done
 
     def _admit(self, request: Request) -> None:
@@ -145,6 +145,13 @@ class Control:
                 change = cache.clear
         matched = await cache.count(**counted)
         return _dry(matched) if wanted.dry_run else _done(await change(), matched)
+
+
+def _write_down(verb: str, said: str, status: str, told: str, client: str) -> None:
+    """One line of the audit log, and the same as fields of its record: what was not done is a warning."""
+    level = logging.INFO if status in ("applied", "degraded", "dry_run") else logging.WARNING
+    fields = {"cache_event": verb, "cache_target": said, "cache_status": status, "cache_client": client}
+    audit.log(level, "%s %s %s client=%s", verb, said, told, client, extra=fields)
 
 
 def _body(schema: dict[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _counts(layer: str, row: LayerMeasures) -> dict[str, float]:
     return {
         f"hits.{layer}": row.hits,
         f"misses.{layer}": row.misses,
-        f"evicted.{layer}": sum(row.evictions.values()),
+        f"evicted.{layer}": sum(n for reason, n in row.evictions.items() if reason != "explicit"),
     }
 
 

@@ -31,7 +31,7 @@ async def diagnose(nodes: Nodes, names: Names, clock: Clock) -> list[Finding]:
         info = info_of(server.checked(told))
         where = f"Redis at {server.shown}"
         found += [_version(info, where), _role(info, where), _memory(info, where), *_evictions(info, where)]
-        found += [_persistence(info, where), _clients(info, where)]
+        found += [_persistence(info, where), _clients(info, where, server.pool_size)]
         if not isinstance(timed, ReplyError):
             found.append(_clock(int(timed[0]) + int(timed[1]) / 1e6 - clock.wall(), where))
         if not isinstance(idle, ReplyError):
@@ -107,10 +107,10 @@ def _persistence(info: Mapping[str, str], where: str) -> Finding:
     return _finding("persistence", Severity.OK, f"{where} {kept}; after a restart every process begins anew.")
 
 
-def _clients(info: Mapping[str, str], where: str) -> Finding:
+def _clients(info: Mapping[str, str], where: str, pool_size: int) -> Finding:
     connected, most = int(info.get("connected_clients", 0)), int(info.get("maxclients", 10_000))
-    sentence = f"{where} has {connected} connections of at most {most}."
-    if connected > _CROWDED_SHARE * most:
+    sentence = f"{where} has {connected} connections of at most {most}; each process takes up to {pool_size}."
+    if connected > _CROWDED_SHARE * most or connected + pool_size > most:
         fix = "Raise maxclients, or lower REDIS_MAX_CONNECTIONS: it counts for each process."
         return _finding("connections", Severity.ADVICE, sentence, fix)
     return _finding("connections", Severity.OK, sentence)

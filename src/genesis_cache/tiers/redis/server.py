@@ -71,6 +71,11 @@ class Server:
         self._pool = Pool(self._admitted, known, limits.connections, limits.timeout_s)
         self.shown = place.shown
 
+    @property
+    def pool_size(self) -> int:
+        """Connections at most."""
+        return self._limits.connections
+
     async def read(self, request: bytes) -> Any:
         """The reply to a request that may be made twice: a connection found dead is replaced within the call."""
         try:

@@ -76,7 +76,7 @@ export class Chart {
     return {
       width: this.box.clientWidth,
       height: this.box.clientHeight,
-      padding: [6, 14, 0, 0],
+      padding: [6, 24, 0, 0],
       legend: { show: false },
       cursor: { sync: { key: together.key }, drag: { x: false, y: false }, points: { show: this.kind === "lines", size: 6 } },
       scales: {

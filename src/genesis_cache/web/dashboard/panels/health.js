@@ -1,7 +1,7 @@
 // Alerts, the state of each tier, and advice with its evidence.
 
 import { byId, fill, make, setText } from "../dom.js";
-import { short } from "../format.js";
+import { short, wait } from "../format.js";
 import { t } from "../words.js";
 
 export function show(figures) {
@@ -10,11 +10,32 @@ export function show(figures) {
     make("li", { class: "alert", "data-severity": severity }, make("b", {}, t(`alert_${name}`)), make("span", { lang: "en" }, message))));
   byId("alerts").hidden = alerts.length === 0;
   fill(byId("tiers"), Object.entries(figures.health.tiers).map(([layer, tier]) => tierRow(layer, tier, figures.layer_statistics[layer] ?? {})));
+  fill(byId("facts"), facts(figures).flatMap(([name, told, level]) => [make("dt", {}, name), make("dd", { "data-level": level }, told)]));
   const down = Object.entries(figures.health.tiers).filter(([, tier]) => !tier.up).map(([layer]) => layer);
   const told = recommendations.filter(({ title }) => !down.some((layer) => title.startsWith(`${layer} `))); // said above
   fill(byId("advice"), told.length || down.length
     ? told.map(({ title, evidence, action }) => make("p", { lang: "en" }, make("b", {}, title), `: ${evidence}. `, make("span", {}, sentence(action))))
     : [make("p", { class: "quiet" }, t("noAdvice"))]);
+}
+
+// What else an operator asks for: whether changes are heard, what the source has to do, and how it takes it.
+function facts({ coherence, namespaces }) {
+  const rows = [];
+  if (coherence?.log && (coherence.lag.own.count || coherence.status !== "hearing")) {
+    const { own, other_hosts: others, this_host: neighbours } = coherence.lag;
+    const lag = [others, neighbours, own].find(({ count }) => count) ?? own;
+    const told = coherence.status === "hearing" ? t("heardWithin", { p50: wait(lag.p50_ms), p99: wait(lag.p99_ms) }) : t("notHeard", { time: wait(coherence.heard_ago_ms) });
+    rows.push([t("changes"), told, coherence.status === "hearing" ? "ok" : "warning"]);
+    if (coherence.samples.compared) {
+      rows.push([t("compared"), t("comparedTold", { count: short(coherence.samples.compared), differed: short(coherence.samples.differed) }), "ok"]);
+    }
+  }
+  const spaces = Object.entries(namespaces);
+  const total = (name) => spaces.reduce((sum, [, row]) => sum + (row[name] ?? 0), 0);
+  rows.push([t("loads"), t("loadsTold", { running: short(total("loads_running")), queued: short(total("loads_queued")) }), total("loads_queued") ? "warning" : "ok"]);
+  const unwell = spaces.filter(([, row]) => row.origin && row.origin !== "well");
+  if (unwell.length) rows.push([t("source"), unwell.map(([name, row]) => `${name}: ${row.origin}`).join(", "), "warning"]);
+  return rows;
 }
 
 function tierRow(layer, tier, row) {
