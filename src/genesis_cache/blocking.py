@@ -84,7 +84,8 @@ class BlockingCache:
             while (item := self._portal.run(_next(items))) is not MISSING:
                 yield item
         finally:
-            self._portal.run(items.aclose())
+            if not self._engine.core.closed:
+                self._portal.run(items.aclose())
 
     def get_or_set_many(self, keys: Iterable[str], loader: Callable[..., Any], **options: Any) -> dict[str, Any]:
         """See `Cache.get_or_set_many`."""

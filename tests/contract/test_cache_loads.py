@@ -383,6 +383,39 @@ async def test_load_context(cache: Cache, house: Any) -> None:
     assert await cache.get("k") is None
 
 
+@pytest.mark.parametrize("option", [{"refresh_ahead": 0.5}, {"stale_while_revalidate": 1000}, {"refresh_every": 60}])
+async def test_what_one_process_has_renewed_the_others_take_over(
+    house: Any, settled: Any, option: dict[str, float]
+) -> None:
+    """A value that is due in two processes is asked for once, unchanged or new, whichever option made it due."""
+    if not house.far:
+        return
+    here, there = house.cache(), house.cache()
+    seen: list[object] = []
+
+    async def load(ctx: Any) -> object:
+        seen.append(ctx.etag)
+        if ctx.etag == "v1":
+            return ctx.not_modified()
+        ctx.etag = "v1"
+        return "value"
+
+    options = {"ttl": 100, "tags": ["t"], **option}
+    for cache in (here, there):
+        assert await cache.get_or_set("k", load, **options) == "value"
+    assert seen == [None]
+    house.pass_time(101 if "stale_while_revalidate" in option else 60)
+    for n, cache in enumerate((here, there)):
+        assert await cache.get_or_set("k", load, **options) == "value"
+        cache._engine.reading.renewing.tick()
+        await settled(lambda: len(seen) == 2)
+        await cache._engine.background.drain()
+        age = (await cache.explain("k")).tiers[0].age
+        assert age is not None, n
+        assert age < 50, n
+    assert seen == [None, "v1"]
+
+
 async def test_a_kept_error_ends_with_the_write_of_another_process(house: Any) -> None:
     """What one process has found to be absent is looked for again once another has made it."""
     if not house.far:

@@ -25,7 +25,9 @@ def clock() -> FakeClock:
 @pytest_asyncio.fixture
 async def pair(clock: FakeClock, tmp_path: Path) -> AsyncIterator[tuple[Cache, Cache]]:
     """Two caches over one disk, each with a memory of its own, as two processes have."""
-    settings = CacheSettings(cache_tiers=("memory", "disk"), cache_disk_path=str(tmp_path / "disk"))
+    settings = CacheSettings(
+        cache_tiers=("memory", "disk"), cache_disk_path=str(tmp_path / "disk"), cache_far_budget_ms=60_000
+    )
     async with Cache(settings, clock=clock) as here, Cache(settings, clock=clock) as there:
         yield here, there
 

@@ -197,6 +197,7 @@ class Leading:
         if job.force:
             return None
         entry, verdict = await self._further(job.view, job.address, sensitive=job.plan.sensitive)
+        job.stale = job.stale or entry  # if it is no answer, the loader may want to know it
         if entry is None or verdict is not Verdict.FRESH or core.is_reached(job.view, entry):
             return None
         value_age = age(entry, core.clock.now())
