@@ -14,7 +14,7 @@ MAX_FILES = 3
 
 
 async def own_calls(read: Callable[[], Awaitable[object]]) -> list[str]:
-    """The functions of ours that a read goes through; the shortest way of several: now and then one looks at the log."""
+    """The functions of ours that a read goes through, the least of several: now and then one looks at the log."""
     return min([await _calls_of(read) for _ in range(20)], key=len)
 
 
