@@ -224,7 +224,7 @@ def _no_bypass() -> None:
     put(Hearing, "_proven_until", serving)
 
 
-@mutant("hearing is proven by the time of the answer", faults=("worker stopped for long",), pause_s=0.05, callers=60)
+@mutant("hearing is proven by the time of the answer", faults=("late replies",), pause_s=0.2)
 def _time_of_answer() -> None:
     heard = RemoteLog.heard
     put(RemoteLog, "heard", lambda self, news, _: heard(self, news, time.monotonic()))
@@ -297,7 +297,7 @@ def _unrefused() -> None:
     _newest_since()
 
 
-@mutant("promotions ask for no token")
+@mutant("promotions ask for no token", faults=("partition",), pause_s=0.2, callers=30)
 def _no_token() -> None:
     promote = Writing.promote
     put(Writing, "promote", lambda self, view, record, _: promote(self, view, record, self._core.fills.now()))
@@ -334,7 +334,7 @@ def _stamp_after_load() -> None:
     put(Storing, "keep", late)
 
 
-@mutant("callers join loads that an invalidation has overtaken")
+@mutant("callers join loads that an invalidation has overtaken", callers=30)
 def _join_old_flights() -> None:
     flights: dict[int, dict[Any, Flight]] = {}
 
@@ -472,7 +472,17 @@ def hunt(name: str, seed: int, limit_s: float = CATCH_S) -> Caught:
     from tests.coherence.run import Plan, run  # noqa: PLC0415  # the worker needs this module without the runner
 
     one = MUTANTS[name]
-    plan = Plan(seed, 7.0, 4, one.lineup, one.faults, one.partition, one.pause_s, callers=one.callers, mutant=name)
+    plan = Plan(
+        seed,
+        7.0,
+        4,
+        one.lineup,
+        one.faults,
+        one.partition,
+        one.pause_s,
+        callers=one.callers,
+        mutant=name,
+    )
     started = time.monotonic()
     while time.monotonic() - started < limit_s:
         report = run(plan)

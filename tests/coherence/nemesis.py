@@ -20,6 +20,7 @@ from genesis_cache.testing.servers import PostgresServer, RedisCluster, RedisErr
 CONTROL_KEYS = ("control", "log", "floors", "marks")
 LONGEST_FREEZE_S = 2.5
 EVICTED_S = 1.0
+LATE_S = 1.0  # so late that an answer is still waited for, and what it proves is over
 LONGEST_RAGE_S = 120.0  # beyond its time, for faults that have not been done yet
 
 
@@ -376,6 +377,17 @@ async def _partition(nemesis: Nemesis) -> None:
             await asyncio.to_thread(proxy.heal)
             if how != "slow":  # bytes were lost in the middle of connections
                 await asyncio.to_thread(proxy.cut)
+
+
+@deed("late replies", "proxies")
+async def _delay(nemesis: Nemesis) -> None:
+    """What is heard is as old as it may just be."""
+    async with nemesis.fault("late replies", nemesis.target.cut_off):
+        for proxy in nemesis.target.proxies:
+            proxy.replies.latency_s = LATE_S
+        await asyncio.sleep(nemesis.dice.uniform(2.0, 3.0))
+        for proxy in nemesis.target.proxies:
+            await asyncio.to_thread(proxy.heal)
 
 
 @deed("connections reset", "proxies")

@@ -15,7 +15,7 @@ MODES = ("serve", "bypass")
 FAULTS = {
     "redis": (
         "Redis frozen", "Redis restarted empty", "Redis restarted with an old snapshot", "partition",
-        "connections reset", "worker stopped for long", "stalled loop", "fork",
+        "connections reset", "late replies", "worker stopped for long", "stalled loop", "fork",
     ),
     "redis+database": (
         "Redis restarted empty", "PostgreSQL killed", "PostgreSQL frozen", "backend killed", "FLUSHALL", "partition",

@@ -30,6 +30,10 @@ FORK_LIVES_S = 2.0
 TTLS_S = (0.7, 5.0, 60.0)
 LOAD_MS = (0, 0, 1, 3, 10, 30)
 NAP_S = 0.05
+STEP = 10_000
+STEP_WORD = b"step\n"
+"""Said after so many operations."""
+CHILD = -2  # the number of a forked child, which says nothing and sets no keys
 WARM_PLACES = 8
 
 VERBS = {"get": 42, "get_or_set": 34, "get_many": 3, "own": 9, "invalidate": 6, "kill": 3, "bulk": 1, "peek": 2}
@@ -55,8 +59,6 @@ class Task:
     """The share of calls that are cancelled."""
     clears: bool = True
     mutant: str = ""
-    most_operations: int = 0
-    """0: until told to stop."""
     burst: int = 0
     """How many plain reads a caller makes after each thing that it does."""
 
@@ -91,6 +93,7 @@ class Worker:
         self.free = [place for place in PLACES if not place.is_set]
         self.views = {(namespace, owner): self._view(namespace, owner) for namespace in NAMESPACES for owner in OWNERS}
         self.working = asyncio.Event()
+        self.told = 0
         self.may_change_at = dict.fromkeys(CALM_RATES, 0.0)
         self.deeds: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "get": self.get,
@@ -309,10 +312,9 @@ class Worker:
 
     async def live(self) -> None:
         """One caller among many: it does one thing after the other while there is work."""
-        most = self.task.most_operations
-        while self.working.is_set() and not (most and self.figures.operations >= most):
+        while self.working.is_set():
             verb = self.verb()
-            self.figures.operations += 1
+            self.count(1)
             if self.dice.random() < self.task.cancel:
                 await self.leave(self.deeds[verb]())
             else:
@@ -323,6 +325,13 @@ class Worker:
                 await asyncio.sleep(self.dice.expovariate(1000 / self.task.pace_ms))
             elif self.figures.operations % 8 == 0:
                 await asyncio.sleep(0)
+
+    def count(self, operations: int) -> None:
+        """So many were done, or begun; whoever started this hears of it from time to time."""
+        self.figures.operations += operations
+        while self.task.number != CHILD and self.figures.operations >= self.told + STEP:
+            self.told += STEP
+            os.write(1, STEP_WORD)
 
     def verb(self) -> str:
         """What to do next; in calm phases most changes are replaced by reads."""
@@ -348,7 +357,7 @@ class Worker:
                     places.remove(place)
                 left -= 1
             await asyncio.sleep(0)
-        self.figures.operations += self.task.burst - left
+        self.count(self.task.burst - left)
 
     async def leave(self, call: Coroutine[Any, Any, None]) -> None:
         """Begin something and cancel it in the middle."""
@@ -404,7 +413,7 @@ class Worker:
             signal.alarm(int(FORK_LIVES_S * 10))
             recorder = Recorder(Path(self.task.folder) / f"{name}.jsonl", name)
             gc.disable()  # what the parent was doing must not be brought to an end here
-            child_task = Task(**{**asdict(self.task), "name": name, "number": -1, "callers": 3})
+            child_task = Task(**{**asdict(self.task), "name": name, "number": CHILD, "callers": 3})
             worker = Worker(child_task, self.cache, recorder)
             asyncio.run(worker.live_briefly())
             recorder.close()
@@ -449,8 +458,6 @@ class Life:
         worker = self.worker
         say("ready")
         working = asyncio.create_task(worker.work())
-        if worker.task.most_operations:
-            working.add_done_callback(lambda _: say("done"))
         while True:
             match await self.orders.get():
                 case ["stall", seconds]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import asyncpg
 import pytest
 
 from genesis_cache import Cache
@@ -116,6 +117,19 @@ async def test_a_kill_that_the_database_missed_is_owed(own_redis: RedisServer, o
         await until(lambda: not any(lane.owed for lane in cache._engine.core.lanes))
         await forgets(other, own_redis)
         assert await other.get("a") is None
+
+
+async def test_books_that_are_not_whole_vouch_for_nothing(own_redis: RedisServer, own_postgres: PostgresServer) -> None:
+    """Where the database has lost what it was told, what Redis forgot is gone too."""
+    async with opened(own_redis, own_postgres) as cache:
+        await cache.set("a", 1, ttl="1h", tags=["red"])
+        await cache.set("b", 2, ttl="1h")
+        assert await cache.delete_by_tag("red")
+        connection = await asyncpg.connect(own_postgres.url)
+        await connection.execute("DELETE FROM genesis_cache.floors")
+        await connection.close()
+        await forgets(cache, own_redis)
+        assert await cache.get_many(["a", "b"]) == {}
 
 
 @pytest.mark.parametrize("verb", ["touch", "expire"])

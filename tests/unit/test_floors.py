@@ -1,5 +1,10 @@
 """Floors: what an invalidation kills, by sequence, scope, tag and pattern; bounded, and safe in any order."""
 
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -146,3 +151,38 @@ def test_a_pattern_is_matched_once_against_an_entry() -> None:
     floors.apply(Notice(Kind.PATTERN, "", None, "k*", 13))
     assert floors.killer(ROOT, "k2", (), 12, later) == 13
     assert floors.killer(ROOT, "a", (), 5, None) == 10
+
+
+@pytest.mark.usefixtures("quick_switches")
+def test_orders_of_several_threads_are_all_in_force() -> None:
+    """What one thread orders and what another hears at the same moment both kill: none takes the other's place."""
+    floors = Floors()
+    scopes = ["", "a", "a/b", "c"]
+
+    def order(start: int) -> None:
+        for n in range(start, start + 2000, 2):
+            kind = Kind.CLEAR if n % 20 < 2 else Kind.PATTERN
+            floors.apply(Notice(kind, scopes[n % 4], None, f"p{n % 30}", n + 1))
+
+    threads = [threading.Thread(target=order, args=(start,)) for start in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    alone = Floors()
+    for n in range(2000):
+        kind = Kind.CLEAR if n % 20 < 2 else Kind.PATTERN
+        alone.apply(Notice(kind, scopes[n % 4], None, f"p{n % 30}", n + 1))
+    for name in ("a", "a/b", "c"):
+        reach = reach_of(name, None)
+        for key in (f"p{n}" for n in range(30)):
+            assert floors.killer(reach, key, (), 0) == alone.killer(reach, key, (), 0)
+
+
+@pytest.fixture
+def quick_switches() -> Iterator[None]:
+    """Threads take turns at nearly every instruction."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

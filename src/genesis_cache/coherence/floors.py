@@ -5,6 +5,7 @@ higher sequence that names the entry kills it, wherever and by whatever road the
 `Floors.epoch` tells a hit that nothing has moved since its entry was last judged.
 """
 
+import threading
 from collections.abc import Callable
 from itertools import count
 from sys import maxsize
@@ -68,10 +69,12 @@ class Floors:
 
     __slots__ = (
         "_base", "_clears", "_patterns", "_tagged", "_tags",
-        "epoch", "generation", "given", "heard_until", "seq", "spreads", "top",
+        "epoch", "generation", "given", "heard_until", "lock", "seq", "spreads", "top",
     )  # fmt: skip
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
+        """Held while a floor moves; looking takes no lock."""
         self.epoch = Epoch()
         self.seq = 0
         self.given = 0
@@ -138,6 +141,10 @@ class Floors:
         return self.seq > self.given
 
     def _apply(self, notice: Notice) -> None:
+        with self.lock:  # one thread orders, another hears: neither may take the other's place
+            self._apply_alone(notice)
+
+    def _apply_alone(self, notice: Notice) -> None:
         scope = (notice.namespace, notice.owner)
         added: PatternFloor | None = None
         match notice.kind:

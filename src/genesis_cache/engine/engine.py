@@ -142,7 +142,7 @@ class Engine:
 
     def after_fork(self) -> None:
         """In a forked child: locks, loads, jobs and loops of the parent are not ours; tiers reopen by themselves."""
-        self.core.lock = threading.RLock()
+        self.core.lock = self.core.floors.lock = threading.RLock()
         self.core.fills.reset()
         self.background.forget()
         self.reading.forget()

@@ -15,6 +15,7 @@ _TEXTS = {
         "SELECT e.envelope, ARRAY(SELECT f.name FROM {t}floors f WHERE f.{own} AND f.seq > e.made LIMIT {most_floors})"
         " FROM {t}control c, {t}entries e WHERE c.{own} AND c.started = pg_postmaster_start_time()"
         " AND e.{own} AND e.digest = $1 AND e.gone_at > $2 AND e.made > 0 AND e.made >= c.cleared"
+        " AND c.floors = (SELECT count(*) FROM {t}floors f WHERE f.{own})"
     ),
     "apply": "SELECT o_epoch, o_seq, o_refused FROM {t}apply({cache}, {values})",
     "join": "SELECT {t}join({cache}, $1, $2, $3)",

@@ -42,6 +42,8 @@ const EN = {
   oneProcess: "Figures are of the process that answers; the metrics add all workers up.", json: "JSON", levels: "levels", efficiency: "efficiency", metrics: "metrics",
   probe: "health", licences: "licences", links: "Links", noAnswer: "The server did not answer.", refused: "The server refused: {status}.",
   alert_tier_down: "Tier down", alert_saturation: "Too small", alert_low_hit_ratio: "Few hits",
+  alertTierDown: "{tier} is out of use: {reason}", alertSaturation: "{tier} is {full} full and pushed out {count} entries for room",
+  alertLowHitRatio: "{ratio} of {count} reads were hits",
 };
 
 const ES = {
@@ -84,6 +86,8 @@ const ES = {
   oneProcess: "Las cifras son del proceso que responde; las métricas suman todos los procesos.", json: "JSON", levels: "niveles", efficiency: "eficiencia", metrics: "métricas",
   probe: "salud", licences: "licencias", links: "Enlaces", noAnswer: "El servidor no respondió.", refused: "El servidor se negó: {status}.",
   alert_tier_down: "Nivel caído", alert_saturation: "Demasiado pequeño", alert_low_hit_ratio: "Pocos aciertos",
+  alertTierDown: "{tier} está fuera de uso: {reason}", alertSaturation: "{tier} está lleno al {full} y expulsó {count} entradas por espacio",
+  alertLowHitRatio: "acertó el {ratio} de {count} lecturas",
 };
 
 const ALL = { en: EN, es: ES };

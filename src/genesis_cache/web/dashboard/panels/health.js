@@ -1,13 +1,13 @@
 // Alerts, the state of each tier, and advice with its evidence.
 
 import { byId, fill, make, setText } from "../dom.js";
-import { short, wait } from "../format.js";
-import { t } from "../words.js";
+import { percent, short, wait } from "../format.js";
+import { has, t } from "../words.js";
 
 export function show(figures) {
   const { alerts, recommendations } = figures.efficiency;
   fill(byId("alerts").querySelector("ul"), alerts.map(({ name, severity, message }) =>
-    make("li", { class: "alert", "data-severity": severity }, make("b", {}, t(`alert_${name}`)), make("span", { lang: "en" }, message))));
+    make("li", { class: "alert", "data-severity": severity }, make("b", {}, t(`alert_${name}`)), make("span", {}, alertText(name, message, figures)))));
   byId("alerts").hidden = alerts.length === 0;
   fill(byId("tiers"), Object.entries(figures.health.tiers).map(([layer, tier]) => tierRow(layer, tier, figures.layer_statistics[layer] ?? {})));
   fill(byId("facts"), facts(figures).flatMap(([name, told, level]) => [make("dt", {}, name), make("dd", { "data-level": level }, told)]));
@@ -16,6 +16,18 @@ export function show(figures) {
   fill(byId("advice"), told.length || down.length
     ? told.map(({ title, evidence, action }) => make("p", { lang: "en" }, make("b", {}, title), `: ${evidence}. `, make("span", {}, sentence(action))))
     : [make("p", { class: "quiet" }, t("noAdvice"))]);
+}
+
+// An alert in the page's language, made of the figures that it is about; as it was sent where its name is new.
+function alertText(name, message, { global_statistics: whole, layer_statistics: layers }) {
+  const layer = message.split(" ", 1)[0];
+  const row = layers[layer];
+  if (name === "low_hit_ratio") return t("alertLowHitRatio", { ratio: percent(whole.global_hit_ratio, 0), count: short(whole.requests) });
+  if (row === undefined || !has(`alert_${name}`)) return message;
+  const tier = `${layer.toUpperCase()} (${row.tier})`;
+  if (name === "tier_down") return t("alertTierDown", { tier, reason: row.reason ?? message });
+  const pushed = (row.evictions.size ?? 0) + (row.evictions.entries ?? 0);
+  return t("alertSaturation", { tier, full: row.capacity_bytes ? percent(row.size_bytes / row.capacity_bytes, 0) : "–", count: short(pushed) });
 }
 
 // What else an operator asks for: whether changes are heard, what the source has to do, and how it takes it.
