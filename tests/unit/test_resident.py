@@ -34,6 +34,11 @@ def resident_of(cache: Cache) -> Resident:
     return cache._engine.resident
 
 
+async def heard(one: Cache, two: Cache) -> None:
+    """The second has heard all that the first has changed."""
+    await until(lambda: two.peek("none") or two._engine.hearing.heard_seq >= one._engine.core.floors.given, "heard")
+
+
 async def heat(cache: Cache, *keys: str) -> None:
     """Have keys in memory, and used there."""
     for key in keys:
@@ -57,6 +62,7 @@ async def test_a_hot_key_comes_back_by_itself(pair: Pair) -> None:
     """Nobody reads it, and still the new value is in memory; a cold key and a deleted one stay away."""
     one, two = pair
     await one.set_many({"hot": 1, "cold": 1, "deleted": 1})
+    await heard(one, two)
     await until(lambda: _near(two, "cold"), "it is near")
     await heat(two, "hot", "deleted")
     memory = two._engine.core.memory
@@ -79,6 +85,7 @@ async def test_many_come_in_batches(pair: Pair) -> None:
     one, two = pair
     keys = [f"k{n}" for n in range(BATCH + 40)]
     await one.set_many(dict.fromkeys(keys, 1))
+    await heard(one, two)
     await heat(two, *keys)
     lane = resident_of(two)._lane
     sizes: list[int] = []

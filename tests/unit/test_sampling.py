@@ -25,7 +25,8 @@ def url(request: pytest.FixtureRequest) -> str:
 async def pair(url: str) -> AsyncIterator[tuple[Cache, Cache]]:
     """Two caches on one server, whose watch the test does itself."""
     name = f"sampling-{secrets.token_hex(4)}"
-    settings = CacheSettings().with_urls("memory://", url).with_overrides(cache_name=name, cache_canary_interval=600)
+    said = {"cache_name": name, "cache_canary_interval": 600, "cache_far_budget_ms": 10_000}
+    settings = CacheSettings().with_urls("memory://", url).with_overrides(**said)
     async with Cache(settings) as one, Cache(settings) as two:
         yield one, two
 
@@ -35,6 +36,18 @@ def sampling_of(cache: Cache) -> Sampling:
     engine = cache._engine
     assert engine.core.authority is not None
     return Sampling(engine.core, engine.core.authority, engine.background)
+
+
+async def found(cache: Cache) -> Sampling:
+    """A walk that has come upon a difference."""
+    sampling = sampling_of(cache)
+
+    async def differs() -> bool:
+        await sampling.round()
+        return bool(samples(cache)["differed"])
+
+    await until(differs, "the difference is found")
+    return sampling
 
 
 def samples(cache: Cache) -> dict[str, Any]:
@@ -80,10 +93,9 @@ async def test_a_planted_inconsistency_is_found(pair: tuple[Cache, Cache]) -> No
     old.epoch = two._engine.core.floors.epoch  # as a process would whose protocol is broken
     two._engine.writing.admit(old)
     assert two.peek("k") == "old"
-    await sampling_of(two).round()
+    sampling = await found(two)
+    await sampling.round()  # it is under suspicion already
     assert samples(two)["differed"] == 1
-    sampling = sampling_of(two)
-    await sampling.round()
     await until(lambda: samples(two)["inconsistent_after"]["1s"] == 1, "it is counted")
     assert samples(two)["behind_after"]["1s"] == 0
     assert two.measures().inconsistent == {"1s": 1, "10s": 0, "60s": 0}
@@ -96,9 +108,9 @@ async def test_a_refresh_elsewhere_leaves_others_behind(pair: tuple[Cache, Cache
     await until(lambda: is_near(two, "old"), "it is near")
     await one.set("other", 1)
     assert await one.refresh("k", lambda: "new") == "new"
-    sampling = sampling_of(two)
-    await sampling.round()
+    walk = await found(two)
     await until(lambda: samples(two)["behind_after"]["1s"] == 1, "it is counted")
+    assert len(walk._suspects) == 1  # and looked at again
     assert samples(two)["inconsistent_after"]["1s"] == 0
     assert two.peek("k") == "old"
 
@@ -110,9 +122,7 @@ async def test_what_was_taken_in_meanwhile_counts_as_nothing(pair: tuple[Cache, 
     await until(lambda: is_near(two, "old"), "it is near")
     await one.set("other", 1)
     await one.refresh("k", lambda: "new")
-    sampling = sampling_of(two)
-    await sampling.round()
-    assert samples(two)["differed"] == 1
+    sampling = await found(two)
     await two.delete("k")
     await until(lambda: not sampling._suspects, "the second look")
     assert samples(two)["behind_after"]["1s"] == 0

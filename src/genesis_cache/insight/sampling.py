@@ -47,7 +47,8 @@ class Sampling:
         self._lane = lane
         self._background = background
         self._walk: Iterator[Entry] = iter(())
-        self._suspects = 0
+        self._suspects: set[bytes] = set()
+        """The digests of entries that will be looked at again."""
 
     async def round(self) -> None:
         """Compare the next few entries; the walk goes through all of memory, and begins anew at its end."""
@@ -58,13 +59,13 @@ class Sampling:
             if record is None:
                 continue
             told.compared += 1
-            if self._is_older(entry, address, record):
+            if address.digest not in self._suspects and self._is_older(entry, address, record):
                 told.differed += 1
                 self._look_again(Suspect(entry, address))
 
     async def look(self, suspect: Suspect) -> None:
         """Count a suspect that still differs and is still served, and look again later."""
-        self._suspects -= 1
+        self._suspects.discard(suspect.address.digest)
         core, stage = self._core, suspect.stage
         if core.closed or not self._is_served(suspect.entry):
             return
@@ -82,7 +83,7 @@ class Sampling:
 
     def forget(self) -> None:
         """In a forked child: nobody looks again at the parent's suspects."""
-        self._suspects = 0
+        self._suspects.clear()
         self._walk = iter(())
 
     def _chosen(self) -> list[tuple[Entry, Address]]:
@@ -147,9 +148,9 @@ class Sampling:
         return any(names(notice, suspect.address, tags_of(entry)) for notice in news or ())
 
     def _look_again(self, suspect: Suspect) -> None:
-        if self._suspects >= MOST_SUSPECTS:
+        if len(self._suspects) >= MOST_SUSPECTS:
             return
-        self._suspects += 1
+        self._suspects.add(suspect.address.digest)
         stages = (0.0, *CHECKED_AFTER_S)
         wait_s = stages[suspect.stage + 1] - stages[suspect.stage]
         asyncio.get_running_loop().call_later(wait_s, partial(_look, weakref.ref(self), suspect))
@@ -157,7 +158,7 @@ class Sampling:
     def begin(self, suspect: Suspect) -> None:
         """Look at a suspect behind the callers."""
         if self._core.closed:
-            self._suspects -= 1
+            self._suspects.discard(suspect.address.digest)
         else:
             self._background.spawn(self.look(suspect))
 
