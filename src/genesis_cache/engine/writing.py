@@ -46,8 +46,12 @@ class Writing:
         self._delivery = Delivery(core, hearing, background)
         self.pay = self._delivery.pay
         self._victims: list[Victim] = []
-        self._keeps_victims = bool(core.lanes) and not core.lanes[0].tier.is_shared
-        """A shared tier was given each value when it was made: asking about each victim costs more than it brings."""
+        first = core.lanes[0] if core.lanes else None
+        self._keeps_victims = first is not None and first is core.authority and not first.tier.is_shared
+        """A shared tier was given each value when it was made: asking about each victim costs more than it brings.
+
+        Only the log's own tier can refuse a victim whose key was changed before this process has heard of it.
+        """
 
     # -- values ------------------------------------------------------------------------------------------------------
 
