@@ -39,7 +39,7 @@ class LoadContext:
 
     @property
     def ttl(self) -> Any:
-        """The ttl this load asks for: seconds (0: not stored), None for ever, or ``MISSING`` where it did not say."""
+        """The ttl this load asks for: seconds (0: not stored), None for ever, or ``MISSING``: it did not say."""
         return self._ttl
 
     @ttl.setter
@@ -47,7 +47,7 @@ class LoadContext:
         self._ttl = seconds(value, zero=True)
 
     def not_modified(self) -> object:
-        """The ttl this load asks for: seconds (0: not stored), None for ever, or ``MISSING``: it did not say."""
+        """Keep the old value, its times renewed; the loader returns this, or None. CacheError without an old one."""
         if self.stale_value is MISSING:
             msg = "not_modified() without a stale value: load the value when ctx.stale_value is MISSING"
             raise CacheError(msg)
