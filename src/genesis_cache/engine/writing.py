@@ -99,7 +99,7 @@ class Writing:
         """Replace the near copy: the entry, None where memory does not take it, MISSING where it holds a newer one."""
         core = self._core
         core.fills.kill(place)
-        view.space.flights.pop(place[1], None)
+        view.space.changed(place[1])
         if core.memory is None:
             return None
         old = core.memory.get(*place)
@@ -310,7 +310,7 @@ class Writing:
         for plain in keys:
             key = view.map_key(plain)
             core.fills.kill((view.space.number, key))
-            view.space.flights.pop(key, None)
+            view.space.changed(key)
             if core.memory is not None and (entry := core.memory.get(view.space.number, key)) is not None:
                 core.memory.drop(entry, "explicit")
 
