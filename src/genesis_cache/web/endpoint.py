@@ -2,7 +2,8 @@
 
 A response is made by running the route once more for the cache alone, with the declared inputs only: path, query
 string, the headers named by ``vary`` (and, in FastAPI, declared as parameters), and credentials only where an identity
-is part of the key or the author wrote ``shared=True``. So what is not in the key cannot get into what others are given.
+is part of the key or the author wrote ``shared=True``. So what is not in the key cannot get into what others are given,
+unless middleware made it of something else: what that left in the scope or in a ``ContextVar`` reaches the run.
 """
 
 import logging
