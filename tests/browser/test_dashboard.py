@@ -99,7 +99,7 @@ def test_what_would_be_forgotten_is_counted_first(shop: Process, tab: NewTab) ->
         page.click("#forget [type=submit]")
         tells(page, "#forget-told", "1 entry in memory would be forgotten")
     forget.click()
-    tells(page, "#forget-told", "Done: 1 entries")
+    tells(page, "#forget-told", "Done: 1 entry")
     assert forget.is_disabled()
     page.click("#forget [type=submit]")
     tells(page, "#forget-told", "No entry in memory is reached")
@@ -124,7 +124,7 @@ def test_clearing_asks_for_the_name_to_be_typed(shop: Process, tab: NewTab) -> N
     assert clear.is_disabled()
     page.fill("#confirm [name=typed]", "old")
     clear.click()
-    tells(page, "#clear-told", "Done: 1 entries")
+    tells(page, "#clear-told", "Done: 1 entry")
     page.fill("#clear [name=namespace]", "")
     page.click("#clear button")
     tells(page, "#confirm-label", "everything")
@@ -290,3 +290,15 @@ def test_a_key_that_looks_like_markup_is_only_text(shop: Process, tab: NewTab) -
     again = tab().open(page.url)
     tells(again, "#found code", name)
     assert json.loads(again.evaluate("new URLSearchParams(location.search).get('key')"))[0] == name
+
+
+def test_a_key_that_is_refused_hides_no_other(shop: Process, tab: NewTab) -> None:
+    """Neither a namespace that needs the token, nor a key that no browser can ask for, stops what comes after it."""
+    page = tab().open(f"{shop.page}?key=%5B%22k%22%2C%22unknown%22%5D&key=product%3A2")
+    tells(page, "#found code", "product:2")
+    page.fill("#find [name=key]", "..")
+    page.press("#find [name=key]", "Enter")
+    tells(page, "#find-told", "use genesis-cache explain")
+    page.fill("#find [name=key]", "product:3")
+    page.press("#find [name=key]", "Enter")
+    tells(page, "#found code", "product:3")

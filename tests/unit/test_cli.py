@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from genesis_cache import Cache
 from genesis_cache.cli.app import run
 from genesis_cache.testing.servers import PostgresServer, RedisServer
 
@@ -79,6 +80,14 @@ def test_text_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run(["get", "greeting"]) == 0
     assert capsys.readouterr().out == "hola, señora\n"
+
+
+def test_a_value_that_json_has_no_word_for_is_printed(document: Callable[..., dict[str, object]]) -> None:
+    """Keys of a dict that are no text are written as Python writes them, and stop nothing."""
+    cache = Cache.from_url("disk://./odd").blocking()
+    cache.set("k", {(1, 2): {None: "a"}})
+    cache.close()
+    assert document("get", "k", "--url", "disk://./odd")["value"] == {"(1, 2)": {"None": "a"}}
 
 
 def test_a_key_that_is_not_there_is_exit_code_1(

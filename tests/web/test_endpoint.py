@@ -15,7 +15,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.routing import Mount, Route
+from starlette.routing import Host, Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from tests.shape.source import ROOT
 from tests.web.conftest import Open, Site, client_of
@@ -197,6 +197,24 @@ async def test_paths_and_queries_are_different_answers(site: Site, kitchen: Kitc
             assert bodies.setdefault(path, answer.text) == answer.text
     assert len(set(bodies.values())) >= len(paths) - 1  # /a and /a? are one resource
     assert kitchen.made == len(paths) - 1
+
+
+@pytest.mark.parametrize("framework", ["starlette", "fastapi"])
+async def test_a_tenant_named_by_the_host_has_answers_of_its_own(site: Site, framework: str) -> None:
+    """What routing takes from the host is part of the key: no tenant is given another's page, on a repeat neither."""
+
+    @endpoint(site.cache, ttl=60)
+    async def tenant(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(request.path_params["tenant"])
+
+    inner: Any = FastAPI() if framework == "fastapi" else Starlette(routes=[Route("/who", tenant)])
+    if isinstance(inner, FastAPI):
+        inner.get("/who")(tenant)
+    async with client_of(Starlette(routes=[Host("{tenant}.example", inner)])) as client:
+        for word in ("MISS", "HIT", "HIT"):
+            for name in ("alice", "bob"):
+                answer = await client.get("/who", headers={"Host": f"{name}.example"})
+                assert (answer.text, answer.headers["x-cache"]) == (name, word)
 
 
 async def test_a_target_of_any_length_is_cached(site: Site, kitchen: Kitchen) -> None:

@@ -121,6 +121,21 @@ async def test_the_value_needs_the_token(site: Site) -> None:
     assert (await site.get("/monitoring/cache/keys/user:7", headers=BEARER)).json().get("value") is None
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({(1, 2): {None: b"\0"}, True: [{"a": 1}]}, {"(1, 2)": {"None": "AA=="}, "True": [{"a": 1}]}),
+        ({"half \ud800": ["\udc00"]}, {"half \\ud800": ["\\udc00"]}),
+        (2**80, 2**80),
+    ],
+)
+async def test_a_value_that_json_has_no_word_for_is_shown(site: Site, value: object, shown: object) -> None:
+    """Keys of a dict that are no text, and text that is no Unicode, are written as Python writes them."""
+    await site.cache.set("odd", value, tiers=["memory"])
+    answer = await site.get("/monitoring/cache/keys/odd?value=true", headers=BEARER)
+    assert (answer.status_code, answer.json().get("value")) == (200, shown)
+
+
 async def test_a_sensitive_value_is_hidden_even_from_who_has_the_token(site: Site) -> None:
     """What is sensitive is not shown on any page."""
     await site.cache.set("card", "4111-1111", sensitive=True)

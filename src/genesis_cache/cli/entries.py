@@ -24,9 +24,10 @@ from genesis_cache.cli.options import (
     place,
     ttl_of,
 )
-from genesis_cache.cli.output import COULD_NOT, DONE, UsageError, complain, emit, plain
+from genesis_cache.cli.output import COULD_NOT, DONE, UsageError, complain, emit
 from genesis_cache.cli.session import with_cache
 from genesis_cache.model.missing import MISSING, UNSET
+from genesis_cache.model.plain import plain
 
 Key = Annotated[str, typer.Argument(help="The key.", metavar="KEY")]
 

@@ -3,13 +3,13 @@
 import json
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
 
-import msgspec
 from rich.box import ROUNDED
 from rich.console import Console
 from rich.table import Table
 from typer.exceptions import TyperException
+
+from genesis_cache.model.plain import plain
 
 DONE = 0
 COULD_NOT = 1
@@ -36,11 +36,6 @@ def emit(document: object, as_json: bool, show: Callable[[Console], None]) -> No
 def complain(sentence: str) -> None:
     """One sentence on standard error."""
     sys.stderr.write(f"genesis-cache: {sentence}\n")
-
-
-def plain(value: object) -> Any:  # JSON has no type of its own
-    """The value as JSON types; bytes in base64, what JSON has no word for as Python writes it."""
-    return msgspec.to_builtins(value, enc_hook=repr, str_keys=True)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> Table:

@@ -2,7 +2,8 @@
 
 A response is made by running the route once more for the cache alone, with the declared inputs only: path, query
 string, the headers named by ``vary`` (and, in FastAPI, declared as parameters), and credentials only where an identity
-is part of the key or the author wrote ``shared=True``. So what is not in the key cannot get into what others are given.
+is part of the key or the author wrote ``shared=True``. So what is not in the key cannot get into what others are given,
+unless middleware made it of something else: what that left in the scope or in a ``ContextVar`` reaches the run.
 """
 
 import logging
@@ -163,7 +164,7 @@ class _Endpoint:
         self._apart = () if options.shared else ("authorization", "cookie")
         """Headers by which answers differ though they are not in the key: a request with them has another's road."""
         self._facts: dict[int, tuple[object, Facts]] = {}
-        self._keys: dict[tuple[int, str, bytes], str] = {}
+        self._keys: dict[tuple[object, ...], str] = {}
         self._marked: frozenset[bytes] | None = None
         """Headers that take a request off the quick road; None until a request has shown what there is to know."""
         self._passes: dict[str, float] = {}
@@ -194,7 +195,7 @@ class _Endpoint:
         for name, _ in scope["headers"]:
             if name in marked:
                 return None
-        key = self._keys.get((id(scope.get("route")), scope["path"], scope["query_string"]))
+        key = self._keys.get(http.target(scope))
         if key is None:
             return None
         view = self.view if not self.called.identity.is_named else self._quick_view(args, kwargs)
@@ -226,7 +227,7 @@ class _Endpoint:
         if not vary:
             if len(self._keys) >= REMEMBERED:
                 self._keys.clear()
-            self._keys[id(scope.get("route")), scope["path"], scope["query_string"]] = key
+            self._keys[http.target(scope)] = key
 
     # -- a request comes in ------------------------------------------------------------------------------------------
 
@@ -249,7 +250,8 @@ class _Endpoint:
             return await self._pass(call, "credentials")
         if response is not None and response.raw_headers and "set-cookie" in response.headers:
             return await self._pass(call, "set-cookie")
-        key = http.short_key(f"{self._name} {http.target_key(scope['path'], scope['query_string'], asked.varying)}")
+        place = http.target_key(scope["path"], scope["query_string"], asked.varying)
+        key = http.short_key(f"{self._name} {place}{http.routed_key(scope)}")
         view = self.view if who is None else self._view_of(who)
         self._mark(vary, key, scope)
         return await self._answered(_Turn(call, asked, view, key, who is not None))

@@ -1,10 +1,10 @@
 """What HTTP says about cached responses, as pure functions: RFC 9110 (semantics), 9111 (caching), 9211, 5861."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from email.utils import mktime_tz, parsedate_tz
 from hashlib import blake2b
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -103,6 +103,21 @@ def target_key(path: str, query: bytes, varying: tuple[tuple[str, str | None], .
         text = query.decode("latin-1")
         key = f"{path}?{text.replace(' ', '%20')}"
     return f"{key} {varying!r}" if varying else key
+
+
+def routed_key(scope: Mapping[str, Any]) -> str:
+    """What routing took from elsewhere than the path, such as a tenant from the host; empty where there is nothing."""
+    convertors = getattr(scope.get("route"), "param_convertors", {})
+    params = scope.get("path_params") or {}
+    found = sorted((name, str(value)) for name, value in params.items() if name not in convertors)
+    return f" {found!r}" if found else ""
+
+
+def target(scope: Mapping[str, Any]) -> tuple[object, ...]:
+    """What a request asks for, apart from its headers: equal ones have equal keys."""
+    params = scope.get("path_params")
+    routed = tuple(map(str, params.values())) if params else ()
+    return id(scope.get("route")), scope["path"], scope["query_string"], routed
 
 
 def short_key(key: str, limit: int = 900) -> str:

@@ -20,6 +20,7 @@ from genesis_cache.model.errors import CacheClosed, InvalidKey
 from genesis_cache.model.measures import Measures
 from genesis_cache.model.missing import MISSING
 from genesis_cache.model.outcome import Inspection
+from genesis_cache.model.plain import plain, spelled
 from genesis_cache.web import models
 from genesis_cache.web.access import Token
 from genesis_cache.web.control import BEARER, REFUSALS, Control
@@ -235,7 +236,11 @@ class Routes:
 
 def _json(document: object, status: int = 200) -> Response:
     """JSON of what may hold anything: what JSON has no word for is written as Python writes it."""
-    body = msgspec.json.encode(msgspec.to_builtins(document, enc_hook=repr, str_keys=True))
+    told = plain(document)
+    try:
+        body = msgspec.json.encode(told)
+    except UnicodeEncodeError:  # a half of a surrogate pair, which is text to Python
+        body = msgspec.json.encode(spelled(told))
     return Response(body, status, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 

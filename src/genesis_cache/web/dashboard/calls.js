@@ -24,14 +24,14 @@ async function answered(url, options) {
 }
 
 // What each tier holds of a key; with its value where the token is given for it.
-export function explain({ key, namespace, owner }, { withValue = false } = {}) {
+export async function explain({ key, namespace, owner }, { withValue = false } = {}) {
+  if (key === "." || key === "..") throw new Refused(t("dots", { key })); // however written, they are a way up to browsers
   const said = new URLSearchParams();
   if (namespace) said.set("namespace", namespace);
   if (owner) said.set("owner", owner);
   if (withValue) said.set("value", "true");
   const query = said.size ? `?${said}` : "";
-  const path = encodeURIComponent(key).replaceAll(".", "%2E"); // a key of dots is no way up
-  return answered(`keys/${path}${query}`, { headers: bearer() });
+  return answered(`keys/${encodeURIComponent(key)}${query}`, { headers: bearer() });
 }
 
 export function post(verb, body) {

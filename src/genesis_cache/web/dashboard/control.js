@@ -21,7 +21,8 @@ function counted({ matched }) {
 
 function tellDone(element, { status, degraded, matched }) {
   if (status === "degraded") tell(element, t("owing", { tiers: degraded.join(", ") }), "warn");
-  else tell(element, matched === null ? t("doneUncounted") : t("done", { count: number(matched) }), "good");
+  else if (matched === null) tell(element, t("doneUncounted"), "good");
+  else tell(element, matched === 1 ? t("doneOne") : t("done", { count: number(matched) }), "good");
 }
 
 async function attempt(element, work) {

@@ -99,11 +99,15 @@ function row(tier) {
     make("td", {}, (tier.priority ?? "–").toLowerCase()), make("td", { class: "tags" }, tier.tags.join(", ") || "–"));
 }
 
+async function lookAtAll(places) {
+  for (const place of places) await attempt(() => look(place)); // one that is refused hides no other
+}
+
 export function start() {
   byId("find").addEventListener("submit", (event) => {
     event.preventDefault();
     const { key, namespace, owner } = event.target.elements;
     attempt(() => look({ key: key.value, namespace: namespace.value.trim(), owner: owner.value.trim() }));
   });
-  attempt(async () => { for (const place of state.get("keys")) await look(place); });
+  lookAtAll(state.get("keys"));
 }
