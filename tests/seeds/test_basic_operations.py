@@ -81,7 +81,12 @@ async def test_personalized() -> None:
     assert await personalized_cache.get("preferences", user_id="bob", segment="premium_users") == "premium"
     assert await personalized_cache.get("preferences", segment="ana") is None
     assert await advanced_cache_manager.owned_by("user:ana").get("preferences") == "ana's"
-    for call in (lambda: personalized_cache.get("k"), lambda: personalized_cache.set("k", 1)):
+    for call in (
+        lambda: personalized_cache.get("k"),
+        lambda: personalized_cache.set("k", 1),
+        lambda: personalized_cache.get("k", user_id="", segment="premium_users"),
+        lambda: personalized_cache.set("k", 1, user_id=""),
+    ):
         with pytest.raises(TypeError):
             await call()
     await personalized_cache.delete_user_cache("ana")
