@@ -273,7 +273,12 @@ class Cache:
         return self._other(view)
 
     def owned_by(self, owner: str) -> Cache:
-        """A view of the entries of one user or segment, for every verb; nobody else's view can reach them."""
+        """A view of the entries of one user or segment, for every verb; nobody else's view can reach them.
+
+        InvalidKey for what cannot name an owner, None above all: a missing user must not read and fill what all share.
+        """
+        if owner is None:
+            raise InvalidKey("owned_by() needs an owner, got None: use the cache itself for what belongs to everybody")
         return self._other(self._engine.view(self._view.space.name, owner, self._view.defaults))
 
     def cached(

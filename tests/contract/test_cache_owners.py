@@ -185,3 +185,9 @@ def assert_not_on_disk(folder: Path) -> None:
         if path.is_file():
             text = path.read_bytes()
             assert CANARY.encode() not in text.replace(f"{CANARY}-key".encode(), b""), path
+
+
+async def test_nobody_is_no_owner(cache: Cache) -> None:
+    """A user that is missing by mistake does not read and fill what all share."""
+    with pytest.raises(InvalidKey, match="None"):
+        cache.owned_by(None)  # type: ignore[arg-type]  # the very mistake

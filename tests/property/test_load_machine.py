@@ -12,6 +12,8 @@ from genesis_cache.engine import bulk, failing, flight, reading
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.leading import Leading
 from genesis_cache.engine.loading import Loader
+from genesis_cache.model.entry import Entry
+from genesis_cache.policies.freshness import Verdict, judge
 
 OPERATIONS = 3_000
 
@@ -49,6 +51,11 @@ def _anew(plan: Any, *_: object) -> float | None:
     return limit
 
 
+def _never_gone(entry: Entry, now: float) -> Verdict:
+    verdict = judge(entry, now)
+    return Verdict.WHILE_REVALIDATE if verdict is Verdict.GONE else verdict
+
+
 MUTANTS: dict[str, tuple[Any, str, Any, str]] = {
     "joins no load": (Leading, "joinable", _displaced, "began while load"),
     "keeps what was deleted": (Fills, "alive", lambda *_: True, "had been invalidated"),
@@ -57,7 +64,7 @@ MUTANTS: dict[str, tuple[Any, str, Any, str]] = {
     "waits for ever": (reading, "patience", lambda *_: None, "with a hard_timeout of"),
     "begins to wait anew": (reading, "patience", _anew, "with a hard_timeout of"),
     "begins to wait anew for each key": (bulk, "patience", _anew, "with a hard_timeout of"),
-    "serves what is too old": (failing, "_servable_until", lambda _: float("inf"), "after it was fresh"),
+    "serves what is too old": (reading, "judge", _never_gone, "after it was fresh"),
     "rests without a failure": (failing.Failing, "resting", lambda *_: True, "no load had failed"),
     "keeps places": (Leading, "_leave", lambda *_: None, "places taken"),
     "has no deadline": (Loader, "__init__", _endless, "no answer long after"),

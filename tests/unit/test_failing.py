@@ -361,3 +361,59 @@ async def test_a_failed_load_of_many_keys_rests(cache: Cache, clock: FakeClock) 
     assert await cache.get_or_set_many(["a", "b"], fail, retry_after=5, **stale) == {"a": 1, "b": 2}
     await cache._engine.background.drain()
     assert calls == 2
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("change", ["delete", "tag", "set"])
+async def test_an_old_value_that_was_invalidated_while_its_caller_waited_serves_nobody(
+    cache: Cache, clock: FakeClock, *, change: str, many: bool
+) -> None:
+    """A load fails after its key was changed: whoever waited with the old value looks again."""
+    go, begun = asyncio.Event(), asyncio.Event()
+    calls = 0
+
+    async def load(*_: object) -> dict[str, str]:
+        nonlocal calls
+        calls += 1
+        begun.set()
+        await go.wait()
+        raise ConnectionError("down")
+
+    async def ask() -> object:
+        try:
+            if many:
+                return (await cache.get_or_set_many(["k"], load))["k"]
+            return await cache.get_or_set("k", load)
+        except ConnectionError:
+            return ConnectionError
+
+    await cache.set("k", "old", ttl=10, stale_if_error=600, tags=["t"])
+    clock.advance(11)
+    waiting = asyncio.create_task(ask())
+    await begun.wait()
+    if change == "delete":
+        await cache.delete("k")
+    elif change == "tag":
+        await cache.delete_by_tag("t")
+    else:
+        await cache.set("k", "new", ttl=60)
+    go.set()
+    assert await waiting == ("new" if change == "set" else ConnectionError)
+    assert calls == (1 if change == "set" else 2)
+
+
+async def test_who_has_said_only_soft_timeout_waits_on_when_the_old_value_dies(cache: Cache, clock: FakeClock) -> None:
+    """With nothing old left to serve, a caller without a hard_timeout waits for the load."""
+    begun = asyncio.Event()
+
+    async def slow() -> str:
+        begun.set()
+        await asyncio.sleep(0.05)
+        return "new"
+
+    await cache.set("k", "old", ttl=10, stale_if_error=600)
+    clock.advance(11)
+    waiting = asyncio.create_task(cache.get_or_set("k", slow, ttl=60, soft_timeout=0.01))
+    await begun.wait()
+    await cache.delete("k")
+    assert await waiting == "new"

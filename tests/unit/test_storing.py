@@ -99,3 +99,28 @@ async def test_what_is_loaded_in_one_batch_does_not_expire_in_one_moment(cache: 
     assert 5 < len(await cache.get_many([f"own {n}" for n in range(50)])) < 45
     clock.advance(25.2)
     assert await cache.get_many(keys) == {}
+
+
+async def test_a_loader_that_only_says_not_modified_keeps_the_old_value(cache: Cache) -> None:
+    """Who calls ``ctx.not_modified()`` and forgets to return its result has not loaded None."""
+
+    async def unchanged(ctx: LoadContext) -> None:
+        ctx.not_modified()
+
+    await cache.set("k", "old", ttl=60, stale_if_error=60)
+    await cache.expire("k")
+    assert await cache.get_or_set("k", unchanged, ttl=60) == "old"
+    assert await cache.get("k") == "old"
+
+
+async def test_a_loader_that_says_a_ttl_of_0_stores_nothing(cache: Cache) -> None:
+    """An answer that may not be kept (``max-age=0``) reaches those who wait, and nobody after them."""
+    calls = []
+
+    async def load(ctx: LoadContext) -> int:
+        ctx.ttl = 0
+        calls.append(1)
+        return len(calls)
+
+    assert [await cache.get_or_set("k", load, jitter=0.5, early_refresh=1) for _ in range(2)] == [1, 2]
+    assert await cache.get("k") is None

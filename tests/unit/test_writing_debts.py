@@ -12,7 +12,8 @@ from genesis_cache.engine.core import Lane
 from genesis_cache.model.clock import SystemClock
 from genesis_cache.model.meter import LayerMeter
 from genesis_cache.model.settings import CacheSettings
-from genesis_cache.tiers.base import Put, Remove
+from genesis_cache.tiers.base import Put, Remove, Tier
+from genesis_cache.tiers.build import disk_tier
 from genesis_cache.tiers.memory import MemoryTier
 from genesis_cache.tiers.remote import RemoteTier
 
@@ -84,3 +85,25 @@ async def test_what_is_read_while_a_write_takes_long_does_not_outlive_it(told: b
         assert bool(await writing) is told
         redis.mend()
         assert await cache.get("k") != "old"
+
+
+async def test_who_knows_nothing_of_a_change_yet_puts_nothing_old_back_on_the_disk(tmp_path: Path) -> None:
+    """The log's tier is told before the disk, which refuses what was read there until then."""
+    server, clock = Server(), SystemClock()
+
+    def tiers() -> list[Tier]:
+        return [disk_tier(tmp_path / "disk", 1 << 20, clock), tier_over(server, "redis")]
+
+    async with Cache(CacheSettings(), tiers=tiers()) as cache, Cache(CacheSettings(), tiers=tiers()) as other:
+        assert await cache.set("k", "old")
+        server.hold("commit")
+        deleting = asyncio.create_task(cache.delete("k"))
+        await until(lambda: server.times("commit") > 1)
+        assert await other.get("k") == "old"
+        disk, address = other._engine.core.lanes[0].tier, other._view.address("k")
+        await until(lambda: disk.get(address) is not None)
+        server.let_go()
+        assert await deleting
+        assert await cache.get("k") is None
+        await until(lambda: not other._engine.core.lanes[0].owed)
+        assert await other.get("k") is None

@@ -85,7 +85,7 @@ class Bulk:
             self._refresh_ahead(view, found, load, plan)
         stale = self._stale(view, [key for key in keys if key not in found])
         found |= self._served_at_once(view, stale, load, plan)
-        began = 0.0
+        began, failing = 0.0, self._reading.failing
         while missing := [key for key in dict.fromkeys(keys) if key not in found]:
             joined = self._reading.position()
             flights = self._join_or_lead(view, missing, load, plan)
@@ -98,8 +98,13 @@ class Bulk:
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:
                     lost = True
+                elif outcome is not Lost.NOTHING and failing.is_outdated(view, key, flight, outcome, old, plan):
+                    lost = stale.pop(key, None) is not None
+                    entry, verdict = self._reading.near(view, key)
+                    if entry is not None and verdict in SERVED:
+                        found[key] = self._reading.serve(view, key, entry)
                 elif outcome is not Lost.NOTHING:
-                    found[key] = self._reading.failing.fall_back(view, key, flight, outcome, old, plan)
+                    found[key] = failing.fall_back(view, key, flight, outcome, old, plan)
             if not lost:
                 break
         return {key: found[key] for key in dict.fromkeys(keys) if key in found}

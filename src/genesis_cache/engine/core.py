@@ -177,6 +177,12 @@ class Space:
         self.hung.setdefault(key, []).append(flight)
         return True
 
+    def changed(self, key: MapKey) -> None:
+        """The key was changed: nobody joins a load that began before, and no old value serves whoever waits for one."""
+        flight = self.flights.pop(key, None)
+        for outdated in (*self.hung.get(key, ()), *(() if flight is None else (flight,))):
+            outdated.is_outdated = True
+
     def outrun(self, key: MapKey, flight: Flight) -> None:
         """A load has brought a value: what began before it and has not ended yet would bring an older one."""
         for other in self.hung.get(key, ()):

@@ -29,34 +29,37 @@ class Delivery:
     async def answers(self, lanes: Lanes, *, behind: bool = False) -> Answers:
         """The receipts of each tier.
 
-        The one whose log the processes hear comes last: who has heard of a change must not find the old value in
-        another tier. Tiers of this host alone are asked at once, so that their queues hold what a loop's end cuts off.
+        Other shared tiers come before the one whose log the processes hear: who has heard of a change must not find the
+        old value there. Tiers of this host come after it: who brings a value up from that tier must not find them told
+        of what it does not know yet; and who hears of a change forgets there by himself.
         """
-        authority = self._core.authority
         if len(lanes) == 1:
             lane, batch = lanes[0]
             return [await self.answer(lane, batch, queue(lane, batch), behind=behind)]
-        last = [lane is authority and lane.tier.is_shared for lane, _ in lanes]
-        queued = [None if waits else queue(*one) for one, waits in zip(lanes, last, strict=True)]
+        found: dict[int, list[Receipt] | None] = {}
+        begun: set[int] = set()
         try:
-            answers = await asyncio.gather(
-                *(
-                    self.answer(lane, batch, one, behind=behind)
-                    for (lane, batch), one, waits in zip(lanes, queued, last, strict=True)
-                    if not waits
-                )
-            )
-        except asyncio.CancelledError:  # the event loop ends: the last tier has to have its share too
-            for (lane, batch), waits in zip(lanes, last, strict=True):
-                if waits and lane.owed:
+            for turn in self._turns(lanes):
+                begun.update(turn)
+                queued = [self.answer(*lanes[n], queue(*lanes[n]), behind=behind) for n in turn]
+                found |= zip(turn, await asyncio.gather(*queued), strict=True)
+        except asyncio.CancelledError:  # the event loop ends: the tiers that are still to come have to have their share
+            for n, (lane, batch) in enumerate(lanes):
+                if n not in begun and lane.owed:
                     lane.owe(batch)
-                elif waits:
+                elif n not in begun:
                     lane.tier.take_over(batch)
             raise
-        if True in last:
-            lane, batch = lanes[last.index(True)]
-            answers.insert(last.index(True), await self.answer(lane, batch, queue(lane, batch), behind=behind))
-        return answers
+        return [found[n] for n in range(len(lanes))]
+
+    def _turns(self, lanes: Lanes) -> Sequence[Sequence[int]]:
+        """Which tiers are told together, one turn after the other."""
+        authority = self._core.authority
+        if authority is None or not authority.tier.is_shared:
+            return (range(len(lanes)),)
+        ranks = [1 if lane is authority else 0 if lane.tier.is_shared else 2 for lane, _ in lanes]
+        turns = ([n for n, rank in enumerate(ranks) if rank == turn] for turn in range(3))
+        return [turn for turn in turns if turn]
 
     async def answer(
         self, lane: Lane, batch: Sequence[Change], queued: Queued, *, behind: bool = False

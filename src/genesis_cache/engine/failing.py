@@ -10,7 +10,7 @@ from copy import copy
 from genesis_cache.coherence.fills import Token
 from genesis_cache.coherence.negatives import Negative
 from genesis_cache.engine.core import Core, View
-from genesis_cache.engine.entries import own_value
+from genesis_cache.engine.entries import own_value, tags_of
 from genesis_cache.engine.flight import Flight, Lost, left_of
 from genesis_cache.engine.gate import PUT_OFF_S
 from genesis_cache.engine.writing import Writing
@@ -181,6 +181,14 @@ class Failing:
             view.space.meter.fallbacks += 1
             return plan.fallback(error) if callable(plan.fallback) else plan.fallback
         raise error.with_traceback(flight.trace)
+
+    def is_outdated(
+        self, view: View, key: str, flight: Flight, outcome: BaseException | Lost, stale: Entry | None, plan: Plan
+    ) -> bool:
+        """Whether the old value was invalidated while its caller waited, who then has to look again."""
+        if stale is None or isinstance(outcome, plan.no_stale_on):
+            return False
+        return flight.is_outdated or bool(self._core.floors.killer(view.reach, key, tags_of(stale), stale.seq))
 
     def _hangs(self, flight: Flight) -> bool:
         return flight.called is not None and self._core.clock.now() - flight.called > HUNG_S

@@ -30,8 +30,8 @@ class Flight:
     """One load under way. ``since`` is the log's sequence read before it began, ``generation`` that of the floors."""
 
     __slots__ = (
-        "_waiters", "abandoned", "address", "called", "feed", "generation", "mates", "outcome", "outrun", "placed",
-        "queued", "since", "started", "task", "trace",
+        "_waiters", "abandoned", "address", "called", "feed", "generation", "is_outdated", "mates", "outcome", "outrun",
+        "placed", "queued", "since", "started", "task", "trace",
     )  # fmt: skip
 
     def __init__(self, since: int, started: float, generation: int = 0) -> None:
@@ -48,6 +48,8 @@ class Flight:
         self.abandoned = False
         self.outrun = False
         """Whether a load that began later has brought a value already."""
+        self.is_outdated = False
+        """Whether its key was changed since it began: an old value that a caller of it holds is dead."""
         self.address: Address | None = None
         """The key whose lease it holds or waits for, if it takes one."""
         self.mates: Sequence[Flight] = ()

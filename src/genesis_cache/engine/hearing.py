@@ -214,7 +214,7 @@ class Hearing:
         core.fills.hear(place, notice.seq)
         flight = space.flights.get(key)
         if flight is not None and flight.since < notice.seq:
-            space.flights.pop(key, None)
+            space.changed(key)
         entry = core.memory.get(space.number, key) if core.memory is not None else None
         if entry is not None and entry.seq >= notice.seq:
             return  # this process has told it itself, or knows better

@@ -21,8 +21,8 @@ class LoadContext:
     """What a loader may know and say, if it takes one positional parameter.
 
     ``stale_value`` is the value being replaced (``MISSING`` where there is none), with its ``etag`` and
-    ``last_modified`` (seconds since 1970) as an earlier load set them. Setting ``ttl`` (any duration), ``etag``,
-    ``last_modified`` or adding to ``tags`` shapes what is stored.
+    ``last_modified`` (seconds since 1970) as an earlier load set them. Setting ``ttl`` (any duration; 0: not stored),
+    ``etag``, ``last_modified`` or adding to ``tags`` shapes what is stored.
     """
 
     __slots__ = ("_ttl", "etag", "failure", "last_modified", "skipped", "stale_value", "tags", "unchanged")
@@ -39,15 +39,15 @@ class LoadContext:
 
     @property
     def ttl(self) -> Any:
-        """The ttl this load asks for: seconds, None for ever, or ``MISSING`` where it did not say."""
+        """The ttl this load asks for: seconds (0: not stored), None for ever, or ``MISSING``: it did not say."""
         return self._ttl
 
     @ttl.setter
     def ttl(self, value: object) -> None:
-        self._ttl = seconds(value)
+        self._ttl = seconds(value, zero=True)
 
     def not_modified(self) -> object:
-        """Return this from the loader to keep the old value with its times renewed; CacheError without an old value."""
+        """Keep the old value, its times renewed; the loader returns this, or None. CacheError without an old one."""
         if self.stale_value is MISSING:
             msg = "not_modified() without a stale value: load the value when ctx.stale_value is MISSING"
             raise CacheError(msg)
@@ -136,7 +136,7 @@ class Loader:
         if context.failure is not None:
             msg = f"the loader said that it failed: {context.failure}"
             raise CacheError(msg)
-        return value
+        return context.stale_value if context.unchanged and value is None else value
 
     async def _in_thread(self, call: Callable[..., object], arguments: tuple[object, ...]) -> object:
         if self._pool is None:

@@ -363,7 +363,9 @@ class Reading:
             if isinstance(outcome, Entry | Feed):
                 if (found := self._brought(view, key, flight, outcome, joined)) is not MISSING:
                     return found
-            elif outcome not in (Lost.TASK, Lost.NOTHING):
+            elif outcome not in (Lost.TASK, Lost.NOTHING) and not self.failing.is_outdated(
+                view, key, flight, outcome, stale, plan
+            ):
                 return self.failing.fall_back(view, key, flight, outcome, stale, plan)
 
     def _near_by_plan(self, view: View, key: str, load: Load, plan: Plan) -> tuple[Entry | None, Verdict]:

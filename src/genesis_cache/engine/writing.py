@@ -46,8 +46,12 @@ class Writing:
         self._delivery = Delivery(core, hearing, background)
         self.pay = self._delivery.pay
         self._victims: list[Victim] = []
-        self._keeps_victims = bool(core.lanes) and not core.lanes[0].tier.is_shared
-        """A shared tier was given each value when it was made: asking about each victim costs more than it brings."""
+        first = core.lanes[0] if core.lanes else None
+        self._keeps_victims = first is not None and first is core.authority and not first.tier.is_shared
+        """A shared tier was given each value when it was made: asking about each victim costs more than it brings.
+
+        Only the log's own tier can refuse a victim whose key was changed before this process has heard of it.
+        """
 
     # -- values ------------------------------------------------------------------------------------------------------
 
@@ -95,7 +99,7 @@ class Writing:
         """Replace the near copy: the entry, None where memory does not take it, MISSING where it holds a newer one."""
         core = self._core
         core.fills.kill(place)
-        view.space.flights.pop(place[1], None)
+        view.space.changed(place[1])
         if core.memory is None:
             return None
         old = core.memory.get(*place)
@@ -306,7 +310,7 @@ class Writing:
         for plain in keys:
             key = view.map_key(plain)
             core.fills.kill((view.space.number, key))
-            view.space.flights.pop(key, None)
+            view.space.changed(key)
             if core.memory is not None and (entry := core.memory.get(view.space.number, key)) is not None:
                 core.memory.drop(entry, "explicit")
 

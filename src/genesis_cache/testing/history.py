@@ -281,7 +281,7 @@ def read_history(paths: Iterable[Path], part: int = 0, parts: int = 1) -> Histor
     history = History()
     words: dict[str, str] = {}
     for path in paths:
-        for line in _lines(path):
+        for line in _lines(path, part, parts):
             if isinstance(line, Get | Commit | Load):
                 if parts > 1 and zlib.crc32(line.key.encode()) % parts != part:
                     continue
@@ -293,12 +293,20 @@ def read_history(paths: Iterable[Path], part: int = 0, parts: int = 1) -> Histor
     return history
 
 
-def _lines(path: Path) -> Iterator[Line]:
+_READ = b'{"type":"get","key":"'  # how the line of a read begins: these are the most by far
+
+
+def _lines(path: Path, part: int, parts: int) -> Iterator[Line]:
+    """All lines; reads of other parts may be left out already."""
     spans: dict[int, Line] = {}
     with path.open("rb") as file:
         for text in file:
             if not text.endswith(b"\n"):
                 break
+            if parts > 1 and text.startswith(_READ):
+                key = text[len(_READ) : text.index(b'"', len(_READ))]
+                if b"\\" not in key and zlib.crc32(key) % parts != part:
+                    continue
             line: Line = _decode(text)
             line.process = path.stem
             if isinstance(line, Get | Mark):

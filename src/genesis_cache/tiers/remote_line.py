@@ -2,18 +2,22 @@
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable
 
 from genesis_cache.codecs.envelope import intact, matches
-from genesis_cache.model.keys import Address
+from genesis_cache.model.keys import Address, address_of, scope_of
 from genesis_cache.tiers.base import Kept
 from genesis_cache.tiers.remote_base import RemoteStore
 from genesis_cache.tiers.remote_commits import Commits
 from genesis_cache.tiers.remote_health import Health
-from genesis_cache.tiers.remote_leases import LeaseDesk, Leases
+from genesis_cache.tiers.remote_leases import TOKEN_BYTES, LeaseDesk, Leases
 from genesis_cache.tiers.remote_link import Link
 from genesis_cache.tiers.remote_log import RemoteLog
 from genesis_cache.tiers.remote_reads import MAX_IN_FLIGHT, Faults, Reads
+
+SHORT_S = 1.0
+NOWHERE = address_of(scope_of("", "", None), "nowhere")  # no cache has an empty name
 
 
 class Line:
@@ -40,12 +44,26 @@ class Line:
         self.desk = LeaseDesk(link, health, leases, log, budget_s, timeout_s)
 
     async def warm(self, limit_s: float) -> None:
-        """Connect before the first use; where that fails, say so."""
+        """Connect before the first use, by a read and a lease of nothing; where that fails, say so.
+
+        A load needs both, at once. A busy server takes longer to make the connections for them than a reader waits, and
+        a server that is late is not asked for a lease.
+        """
         try:
             async with asyncio.timeout(limit_s):
-                await self._link.ready()
+                await self._ask_for_nothing()
         except Exception as error:  # noqa: BLE001  # tried again at each use
             self._health.read_failed(error)
+
+    async def _ask_for_nothing(self) -> None:
+        store = await self._link.ready()
+        token = secrets.token_bytes(TOKEN_BYTES)
+        asked = (store.get(NOWHERE), store.lease(NOWHERE, token, SHORT_S))
+        read, is_granted = await asyncio.gather(*asked, return_exceptions=True)
+        if isinstance(read, BaseException):
+            raise read
+        if is_granted is True:  # no error either: a server that takes no writes is in use all the same
+            await store.release(NOWHERE, token)
 
     async def kept(self, address: Address, budget_s: float, timeout_s: float) -> Kept | None:
         """As `Keeper.kept`; a reply that comes late is let go."""
