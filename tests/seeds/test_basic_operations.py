@@ -81,14 +81,12 @@ async def test_personalized() -> None:
     assert await personalized_cache.get("preferences", user_id="bob", segment="premium_users") == "premium"
     assert await personalized_cache.get("preferences", segment="ana") is None
     assert await advanced_cache_manager.owned_by("user:ana").get("preferences") == "ana's"
-    for call in (
-        lambda: personalized_cache.get("k"),
-        lambda: personalized_cache.set("k", 1),
-        lambda: personalized_cache.get("k", user_id="", segment="premium_users"),
-        lambda: personalized_cache.set("k", 1, user_id=""),
-    ):
+    nobody: list[dict[str, str]] = [{}, {"user_id": ""}, {"segment": ""}, {"user_id": "", "segment": "premium_users"}]
+    for names in nobody:
         with pytest.raises(TypeError):
-            await call()
+            await personalized_cache.get("k", **names)
+        with pytest.raises(TypeError):
+            await personalized_cache.set("k", 1, **names)
     await personalized_cache.delete_user_cache("ana")
     assert await personalized_cache.get("preferences", user_id="ana") is None
     assert await personalized_cache.get("preferences", segment="premium_users") == "premium"

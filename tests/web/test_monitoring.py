@@ -240,13 +240,28 @@ async def test_the_page_and_its_files_are_served_with_a_strict_policy(site: Site
 
 @pytest.mark.parametrize(
     "path",
-    ["../routes.py", "..%2Froutes.py", "%2Fetc%2Fpasswd", "page.js%00.html", "nothing.js", "", "%2e%2e/x.js"],
+    [
+        "../routes.py",
+        "..%2Froutes.py",
+        "%2Fetc%2Fpasswd",
+        "page.js%00.html",
+        "nothing.js",
+        "",
+        "%2e%2e/x.js",
+        "é" * 300 + ".js",
+    ],
 )
 async def test_nothing_but_the_pages_own_files_is_served(site: Site, path: str) -> None:
     """No path leads out of the dashboard's folder."""
     answer = await site.get(f"/monitoring/cache/dashboard/{path}")
     assert answer.status_code in (404, 307)
     assert "import" not in answer.text
+
+
+async def test_a_slash_too_many_leads_to_the_page(site: Site) -> None:
+    """Whoever types /dashboard/ is sent to /dashboard."""
+    answer = await site.get("/monitoring/cache/dashboard/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "../dashboard")
 
 
 def test_what_others_made_is_what_they_made() -> None:

@@ -19,6 +19,7 @@ KINDS = {
     ".txt": "text/plain; charset=utf-8",
     ".woff2": "font/woff2",
 }
+MOST_CHARACTERS = 60  # of a file's name: a longer one may be more than the file system can be asked for
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -32,7 +33,7 @@ HEADERS = {
 
 def page(name: str) -> Response:
     """A file of the dashboard; 404 for anything that is not one, however its path is written."""
-    path = (FOLDER / name).resolve() if "\0" not in name else FOLDER
+    path = (FOLDER / name).resolve() if "\0" not in name and len(name) <= MOST_CHARACTERS else FOLDER
     kind = KINDS.get(path.suffix)
     if kind is None or not path.is_relative_to(FOLDER.resolve()) or not path.is_file():
         raise HTTPException(404, "the dashboard has no such file")

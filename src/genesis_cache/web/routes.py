@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response, Security
-from fastapi.responses import PlainTextResponse, StreamingResponse
+from fastapi.responses import PlainTextResponse, RedirectResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials
 from starlette.convertors import StringConvertor, register_url_convertor
 
@@ -186,7 +186,7 @@ class Routes:
 
         @self.router.get("/monitoring/cache/dashboard/{name:path}", include_in_schema=False, responses=missing)
         async def asset(name: str) -> Response:
-            return page(name)
+            return page(name) if name else RedirectResponse("../dashboard")  # relative: right under any prefix
 
     def _add_probes(self) -> None:
         cache = self._cache

@@ -19,7 +19,7 @@ def listening(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
-        told = error.strerror or str(error)
+        told = (error.strerror or str(error)).partition(" (while")[0]  # the address follows, which is said already
         raise SettingsError(
             f"cannot listen on {host} port {port}: {told}; choose another by --host or --port"
         ) from None
