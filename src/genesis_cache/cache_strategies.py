@@ -101,9 +101,6 @@ def _owners(user_id: str | int | None, segment: str | None) -> list[Cache]:
     if (user_id is None and segment is None) or "" in (user_id, segment):
         msg = 'a personalized call needs a user_id or a segment (not ""), so that no value reaches the wrong person'
         raise TypeError(msg)
-    if user_id == "" or segment == "":
-        msg = "an empty user_id or segment names nobody, so its values would be shared by all who have none"
-        raise TypeError(msg)
     cache = advanced_cache_manager.cache
     names = [] if user_id is None else [f"user:{user_id}"]
     names += [] if segment is None else [f"segment:{segment}"]
