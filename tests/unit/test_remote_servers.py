@@ -179,7 +179,8 @@ async def test_a_killed_server_is_found_again(server: ServerProcess, make: Make)
     assert await read(tier, "b") == envelope("b")
     forgets = isinstance(server, RedisServer)  # it had not written anything down
     assert (after.epoch != before.epoch) is forgets
-    assert (tier.notices(before) is None) is forgets
+    if forgets:  # else it goes on where it was, or begins anew: that depends on whether it saw the server go
+        assert tier.notices(before) is None
     assert (await read(tier, "a") is None) is forgets
     assert [bool(one) for one in told[:2]] == [True, False]
 
