@@ -98,8 +98,8 @@ class PersonalizedCache:
 
 
 def _owners(user_id: str | int | None, segment: str | None) -> list[Cache]:
-    if user_id is None and segment is None:
-        msg = "a personalized call needs a user_id or a segment, so that no value can reach the wrong person"
+    if (user_id is None and segment is None) or "" in (user_id, segment):
+        msg = 'a personalized call needs a user_id or a segment (not ""), so that no value reaches the wrong person'
         raise TypeError(msg)
     if user_id == "" or segment == "":
         msg = "an empty user_id or segment names nobody, so its values would be shared by all who have none"

@@ -57,8 +57,7 @@ class House:
             **servers,
         }
         self._words = words
-        if servers:
-            self.options["cache_far_budget_ms"] = 1000 * PATIENCE_S  # no reader goes on without a slow machine's reply
+        self.options["cache_far_budget_ms"] = 1000 * PATIENCE_S  # no reader goes on without a slow machine's reply
 
     @property
     def near(self) -> bool:

@@ -17,6 +17,7 @@ from genesis_cache.model.notice import Kind, Notice, Position
 from genesis_cache.tiers.base import Change, Drop, Found, Kill, Put, Receipt, Remove, StoreStats
 from genesis_cache.tiers.remote import RemoteTier
 from genesis_cache.tiers.remote_base import Committed, Joined, Outage
+from genesis_cache.tiers.remote_line import NOWHERE
 
 SCOPE = scope_of("unit", "shop")
 
@@ -146,6 +147,8 @@ class HeldStore:
     async def _ask(self, verb: str, about: object = None) -> None:
         """Note what is asked; wait while its answer is held back; refuse it if that is what the server does."""
         server = self.server
+        if about == NOWHERE.key:  # what is asked when a tier opens
+            return
         with server.guard:
             server.asked.append((verb, about))
         while verb in server.held:

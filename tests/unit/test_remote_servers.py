@@ -272,6 +272,7 @@ async def test_a_connection_cut_in_the_middle_of_a_change_is_no_outage(
             async with asyncio.timeout(10):
                 while await other.get("k") is not None:  # noqa: ASYNC110  # nobody tells this process when
                     await asyncio.sleep(0.005)
+            await until(lambda: not cache.analytics()["layer_statistics"]["l2"]["owed"])
         assert not (await cache.set("k", "newest")).degraded
     assert caplog.messages == []
 

@@ -124,3 +124,21 @@ async def test_a_loader_that_says_a_ttl_of_0_stores_nothing(cache: Cache) -> Non
 
     assert [await cache.get_or_set("k", load, jitter=0.5, early_refresh=1) for _ in range(2)] == [1, 2]
     assert await cache.get("k") is None
+
+
+@pytest.mark.parametrize("how", ["refresh", "get_or_set", "get_or_set_many"])
+async def test_a_load_of_an_older_version_is_not_kept_in_place_of_a_newer_one(cache: Cache, how: str) -> None:
+    """The newest wins in memory too, though its loader's callers get what it brought."""
+    await cache.set("k", "new", version=2, stale_if_error=60)
+    if how == "refresh":
+        assert await cache.refresh("k", lambda: "old", version=1) == "old"
+        assert await cache.get("k") == "new"
+        return
+    await cache.expire("k")
+    if how == "get_or_set":
+        assert await cache.get_or_set("k", lambda: "old", version=1) == "old"
+    else:
+        assert await cache.get_or_set_many(["k"], lambda _: {"k": "old"}, version=1) == {"k": "old"}
+    assert await cache.get("k", allow_stale=True) == "new"
+    assert await cache.get_or_set("k", lambda: "newer", version=3) == "newer"
+    assert await cache.get("k") == "newer"

@@ -317,6 +317,32 @@ async def test_caches_on_the_way_are_told_that_credentials_matter(
                 assert ("Cookie" in vary, "Authorization" in vary) == (varies, varies)
 
 
+@pytest.mark.parametrize("name", ["X-Api-Key", "X-Forwarded-User"])
+async def test_what_middleware_makes_of_a_header_is_not_shared(site: Site, name: str) -> None:
+    """Who is told apart by a header of proxies and keys gets an answer of his own, unless the answer varies by it."""
+
+    def who(app: ASGIApp) -> ASGIApp:
+        async def run(scope: Scope, receive: Receive, send: Send) -> None:
+            found = dict(scope.get("headers", ())).get(name.lower().encode(), b"nobody")
+            await app({**scope, "state": {**scope.get("state", {}), "user": found.decode()}}, receive, send)
+
+        return run
+
+    @endpoint(site.cache, ttl=60)
+    async def plain(request: Request) -> Response:
+        return PlainTextResponse(request.state.user)
+
+    @endpoint(site.cache, ttl=60, vary=[name])
+    async def varying(request: Request) -> Response:
+        return PlainTextResponse(request.state.user)
+
+    for handler, verdicts in ((plain, ["BYPASS"] * 3), (varying, ["MISS", "MISS", "HIT"])):
+        async with starlette(handler, middleware=[Middleware(who)]) as client:
+            answers = [await client.get("/x", headers={name: user}) for user in ("alice", "bob", "alice")]
+            assert [answer.text for answer in answers] == ["alice", "bob", "alice"]
+            assert [answer.headers["x-cache"] for answer in answers] == verdicts
+
+
 async def test_a_handler_that_says_vary_cookie_is_cached_for_who_has_none(site: Site, kitchen: Kitchen) -> None:
     """Session middleware says so on every answer; who has a cookie is answered by the handler anyway."""
 

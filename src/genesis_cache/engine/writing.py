@@ -216,6 +216,9 @@ class Writing:
         dead = core.floors.killer(view.reach, record.address.key, record.tags, record.seq)
         if dead or not core.fills.alive(token, (view.space.number, key)):
             return entry
+        held = None if core.memory is None or plan.version is None else core.memory.get(view.space.number, key)
+        if held is not None and plan.version is not None and self._newer(view, held, plan.version):
+            return entry
         strategy = core.settings.cache_write_strategy
         can_seal = core.codec.can_seal
         if near_wanted(plan, core.far_kinds, strategy, loaded=True, can_seal=can_seal):

@@ -13,6 +13,15 @@ STORABLE_STATUSES = frozenset({200, 203, 204, 300, 301, 308})
 NO_BODY_STATUSES = frozenset({204, 304})
 FAILED_STATUSES = frozenset({500, 502, 503, 504})  # those that stale-if-error may cover (RFC 5861, 4)
 CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization"})
+
+WHO = frozenset(
+    b"api-key cf-access-authenticated-user-email cf-access-jwt-assertion proxy-authorization remote-user tenant-id "
+    b"x-access-token x-amzn-oidc-data x-amzn-oidc-identity x-api-key x-auth-request-email x-auth-request-user "
+    b"x-auth-token x-authenticated-user x-client-cert x-forwarded-client-cert x-forwarded-email x-forwarded-user "
+    b"x-goog-authenticated-user-email x-goog-iap-jwt-assertion x-ms-client-principal x-ms-client-principal-id "
+    b"x-remote-user x-ssl-client-cert x-tenant x-tenant-id x-user x-user-id".split()
+)
+"""Headers by which proxies and middleware tell users apart: as good as credentials unless the answer varies by them."""
 CONDITIONS = frozenset(
     {b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range", b"range"}
 )
@@ -74,6 +83,8 @@ def asked(headers: Headers, vary: Sequence[str]) -> Asked:
     if control is None and get(b"pragma", b"").lower() == b"no-cache":
         control = b"no-cache"
     has_credentials = b"authorization" in found or b"cookie" in found
+    if not has_credentials and not WHO.isdisjoint(found):
+        has_credentials = not {name.encode() for name in vary}.issuperset(WHO.intersection(found))
     return Asked(has_credentials, get(b"if-none-match"), get(b"if-modified-since"), control, varying)
 
 
