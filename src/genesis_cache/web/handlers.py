@@ -149,7 +149,8 @@ class Identity:
         if who is None:
             return None
         if isinstance(who, bool) or not isinstance(who, int | str) or who == "":
-            msg = f"identity= must give a text or a whole number, or None for nobody; it gave {type(who).__name__}"
+            gave = "an empty text" if who == "" else type(who).__name__
+            msg = f"identity= must give a text or a whole number, or None for nobody; it gave {gave}"
             raise TypeError(msg)
         return str(who)
 
