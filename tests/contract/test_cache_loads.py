@@ -652,3 +652,35 @@ async def test_a_near_hit_awaits_nothing(cache: Cache, house: Any) -> None:
     started = time.perf_counter()
     await asyncio.sleep(0)
     assert time.perf_counter() >= started
+
+
+@pytest.mark.parametrize("change", ["delete", "tag", "set"])
+async def test_what_another_process_has_changed_serves_nobody_whose_load_fails(house: Any, change: str) -> None:
+    """An old value that was invalidated elsewhere while its caller waited is no answer when the load fails."""
+    if not house.far:
+        return
+    here, there = house.cache(), house.cache()
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def down() -> None:
+        begun.set()
+        await go.wait()
+        raise ConnectionError
+
+    await there.set("k", "old", ttl=10, stale_if_error=600, tags=["t"])
+    await house.hear()
+    assert await here.get("k") == "old"
+    house.pass_time(11)
+    waiting = asyncio.create_task(here.get_or_set("k", down))
+    await begun.wait()
+    if change == "set":
+        await there.set("k", "new", ttl=60)
+    else:
+        await (there.delete("k") if change == "delete" else there.delete_by_tag("t"))
+    await house.hear()
+    go.set()
+    if change == "set":
+        assert await waiting == "new"
+    else:
+        with pytest.raises(ConnectionError):
+            await waiting

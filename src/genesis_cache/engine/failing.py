@@ -97,6 +97,7 @@ class Failing:
 
         Unless the key was changed since the load began: then the load says nothing of what there is now.
         """
+        self._writing.listen()  # while the load is still known under its key
         core, place = self._core, (view.space.number, view.map_key(address.key))
         changed = core.floors.killer(view.reach, address.key, plan.tags, seq)
         if changed or not core.fills.alive(token, place):
@@ -188,6 +189,7 @@ class Failing:
         """Whether the old value was invalidated while its caller waited, who then has to look again."""
         if stale is None or isinstance(outcome, plan.no_stale_on):
             return False
+        self._writing.listen()
         return flight.is_outdated or bool(self._core.floors.killer(view.reach, key, tags_of(stale), stale.seq))
 
     def _hangs(self, flight: Flight) -> bool:

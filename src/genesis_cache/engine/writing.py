@@ -397,6 +397,10 @@ class Writing:
 
     # -- the far tiers -----------------------------------------------------------------------------------------------
 
+    def listen(self) -> None:
+        """Take in what was heard of the others' changes."""
+        self._hearing.listen()
+
     def position(self) -> int:
         """The log's sequence that a value made from now on carries."""
         core = self._core
