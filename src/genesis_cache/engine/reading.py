@@ -222,6 +222,8 @@ class Reading:
             return None, Waiting(1, None) if len(core.lanes) > 1 else None
         if isinstance(answer, bytes | memoryview):  # a change that is still on its way there
             return None, Waiting(0, None)
+        if not asyncio.isfuture(answer):
+            answer = asyncio.ensure_future(answer)  # of somebody else's tier: a coroutine can be awaited only once
         lane.reads = reads = lane.reads + 1
         started = 0.0 if reads & TIMED_MASK else time.perf_counter()
         floors = core.floors

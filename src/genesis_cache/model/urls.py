@@ -174,9 +174,16 @@ def _split(url: str) -> SplitResult:
     if scheme.lower() in _SERVER_SCHEMES:
         _check_server(_read_server(url))
     try:
-        return urlsplit(url)
+        return parts_of(url)
     except ValueError:  # its text may hold the secret
         raise SettingsError(f"{masked(url)!r} is no URL: its host has characters that none can have") from None
+
+
+def parts_of(url: str) -> SplitResult:
+    """As `urlsplit`, with several hosts too of which one is an IPv6 address: newer ones of Python refuse those."""
+    scheme, _, rest = url.partition("://")
+    hosts, rest = _cut(rest)
+    return urlsplit(f"{scheme}://hosts{rest}")._replace(netloc=hosts) if "," in hosts else urlsplit(url)
 
 
 class _Server(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from genesis_cache.model.errors import SettingsError
-from genesis_cache.model.urls import masked
+from genesis_cache.model.urls import masked, parts_of
 
 DEFAULT_SCHEMA = "genesis_cache"
 
@@ -38,7 +38,7 @@ def place_of(url: str) -> Place:
     Our own parameters: ``logged=true|false`` (true), ``pooler=transaction``, ``listen_url=`` (a connection past the
     pooler, for notifications), ``schema=`` (genesis_cache). `SettingsError` for a URL that cannot be right.
     """
-    parts = urlsplit(url)
+    parts = parts_of(url)
     if parts.scheme not in ("postgresql", "postgres"):
         raise SettingsError(
             f"{masked(url)!r} is no PostgreSQL URL: write postgresql://user:password@host:5432/database"

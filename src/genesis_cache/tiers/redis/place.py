@@ -3,10 +3,10 @@
 import re
 import ssl
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote
 
 from genesis_cache.model.errors import SettingsError
-from genesis_cache.model.urls import masked
+from genesis_cache.model.urls import masked, parts_of
 
 _PORT = 6379
 _SENTINEL_PORT = 26379
@@ -56,7 +56,7 @@ def place_of(url: str) -> Place:
     verified unless ``ssl_cert_reqs=none`` says otherwise.
     """
     try:
-        parts = urlsplit(url)
+        parts = parts_of(url)
     except ValueError:
         raise SettingsError(f"REDIS_URL is {masked(url)!r}, which is no URL: {_shape('redis')}") from None
     reader = _Reader(url, parts)
