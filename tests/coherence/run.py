@@ -299,6 +299,8 @@ class Cluster:
             await raging
         else:
             await nemesis.rage(self.plan.seconds, self.plan.pause_s, each=self.plan.each)
+        if self.target.cluster is not None:
+            await asyncio.to_thread(self.target.cluster.come_together)
         for process in self.processes:
             process.order("settle")
         for process in self.processes:

@@ -25,7 +25,7 @@ from genesis_cache import Cache, LoadContext
 from genesis_cache.testing.history import Change, Get, Recorder, named_value, read_named
 
 CALL_S = 20.0  # a call that takes longer hangs
-SETTLE_S = 30.0  # for owed changes to be paid once nothing is broken
+SETTLE_S = 60.0  # for owed changes to be paid once nothing is broken
 FORK_LIVES_S = 2.0
 TTLS_S = (0.7, 5.0, 60.0)
 LOAD_MS = (0, 0, 1, 3, 10, 30)

@@ -181,6 +181,10 @@ class RedisCluster:
         self._introduce()
         for node in self.nodes:
             node.start()
+        self.come_together()
+
+    def come_together(self) -> None:
+        """Wait until every node says that the cluster is whole: after the loss of one that takes seconds."""
         end = time.monotonic() + PATIENCE_S
         while not all(b"cluster_state:ok" in _bytes(node.ask("CLUSTER", "INFO")) for node in self.nodes):
             if time.monotonic() > end:
