@@ -47,7 +47,10 @@ async def test_what_lies_below_goes_up_with_the_time_it_has_left(
         await lane.tier.commit([Drop(cache._view.address("k"))])
         cache._engine.core.memory.flush("size")
         assert not await held(cache, "redis", "k")
-        assert await cache.get("k") == "v"
+        for _ in range(200):
+            if await cache.get("k") == "v" and cache.peek("k") == "v":
+                break
+            await asyncio.sleep(0.01)  # a reply that is late goes up behind its reader
         assert cache.peek("k") == "v"
         for _ in range(200):
             if await held(cache, "redis", "k"):
