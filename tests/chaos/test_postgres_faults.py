@@ -106,7 +106,7 @@ async def test_traffic_goes_on(name: str, own_postgres: PostgresServer) -> None:
         await mend(own_postgres)
         await recovered(cache)
         await asyncio.sleep(0.2)
-        going.stop()
+        await going.stop()
         await until(lambda: not owed(cache), "what was owed is paid")
         async with opened("memory://", own_postgres.url) as other:
             await nothing_old(other, going)
@@ -132,7 +132,7 @@ async def test_traffic_goes_on_below_redis(
         await asyncio.sleep(HURT_S)
         await mend(own_postgres)
         await recovered(cache)
-        going.stop()
+        await going.stop()
         await until(lambda: not owed(cache), "what was owed is paid")
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
@@ -162,7 +162,7 @@ async def test_unlogged_tables_are_emptied_by_a_crash(own_postgres: PostgresServ
         await kill_a_backend(own_postgres)
         await served(own_postgres)
         await recovered(cache)
-        going.stop()
+        await going.stop()
         async with opened(url) as other:
             assert await other.get("before") is None
             assert await cache.set("after", 1)

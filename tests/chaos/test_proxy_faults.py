@@ -49,7 +49,7 @@ async def after(behind: Behind, seconds: float, hurt: "Iterator[object]") -> Non
             await asyncio.sleep(seconds)
         behind.proxy.heal()
         await recovered(cache)
-        going.stop()
+        await going.stop()
         await until(lambda: not owed(cache), "what was owed is paid")
         async with opened("memory://", behind.direct) as other:
             await nothing_old(other, going)

@@ -144,7 +144,7 @@ async def test_traffic_goes_on(name: str, own_redis: RedisServer, warned: Callab
         await asyncio.to_thread(harm.mend, own_redis)
         await recovered(cache)
         await asyncio.sleep(0.2)
-        going.stop()
+        await going.stop()
         await until(lambda: not owed(cache), "what was owed is paid")
         async with opened("memory://", own_redis.url) as other:
             await nothing_old(other, going)
@@ -168,7 +168,7 @@ async def test_traffic_goes_on_over_a_database(
         await asyncio.sleep(HURT_S)
         await asyncio.to_thread(harm.mend, own_redis)
         await recovered(cache)
-        going.stop()
+        await going.stop()
         await until(lambda: not owed(cache), "what was owed is paid")
         async with opened(*urls, cache_name=cache_name) as other:
             await nothing_old(other, going)
