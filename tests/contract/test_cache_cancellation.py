@@ -233,3 +233,19 @@ async def test_plain_code_leads(cache: Cache) -> None:
     assert await asyncio.gather(leader, followers[1]) == ["v", "v"]
     assert origin.calls == 1
     cache._engine.portal.stop()
+
+
+@pytest.mark.parametrize("tiers", [("memory",)], ids="+".join)
+async def test_a_batch_takes_what_was_loaded_while_it_waited(cache: Cache) -> None:
+    """A batch that lost the load of one key, and waits for another's, takes what others have loaded meanwhile."""
+    lost, late = Origin(), Origin()
+    leader = Elsewhere(lambda: cache.get_or_set("k", lost.one))
+    other = asyncio.ensure_future(cache.get_or_set("l", late.one))
+    await until(lambda: lost.calls and late.calls)
+    batch = asyncio.ensure_future(cache.get_or_set_many(["k", "l"], late.many))
+    await until(lambda: waiting(cache) == 2)
+    await leader.cancel()
+    assert await cache.get_or_set("k", lambda: "meanwhile") == "meanwhile"
+    late.go.set()
+    assert await asyncio.wait_for(batch, LIMIT_S) == {"k": "meanwhile", "l": await other}
+    assert late.calls == 1

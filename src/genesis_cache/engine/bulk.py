@@ -33,6 +33,14 @@ class Bulk:
 
     async def get_many(self, view: View, keys: Sequence[str]) -> dict[str, object]:
         """The fresh values of those keys that have one: memory first, then one batch a tier for all that is missing."""
+        found = await self._look(view, keys)
+        for key in dict.fromkeys(keys):
+            if key not in found:
+                self._reading.missed(view, key)
+        return found
+
+    async def _look(self, view: View, keys: Sequence[str]) -> dict[str, object]:
+        """As `get_many`; what is not found is not yet counted as missed."""
         if not self._core.opened:
             await self._reading.open()
         found: dict[str, object] = {}
@@ -45,9 +53,6 @@ class Bulk:
                 missing.append(view.address(key))
         if missing:
             found |= await self._further_many(view, missing)
-            for address in missing:
-                if address.key not in found:
-                    self._reading.missed(view, address.key)
         return found
 
     async def _further_many(self, view: View, missing: Sequence[Address]) -> dict[str, object]:
@@ -80,13 +85,13 @@ class Bulk:
 
     async def get_or_set_many(self, view: View, keys: Sequence[str], load: Load, plan: Plan) -> dict[str, object]:
         """The values of all keys that exist or that the loader brings, in the order asked."""
-        found = await self.get_many(view, keys)
+        found = await self._look(view, keys)
         if plan.refresh_ahead is not None or plan.early_refresh is not None:
             self._refresh_ahead(view, found, load, plan)
         stale = self._stale(view, [key for key in keys if key not in found])
         found |= self._served_at_once(view, stale, load, plan)
         began, failing = 0.0, self._reading.failing
-        while missing := [key for key in dict.fromkeys(keys) if key not in found]:
+        while missing := self._still_missing(view, keys, found):
             joined = self._reading.position()
             flights = self._join_or_lead(view, missing, load, plan)
             lost, began = False, began or asyncio.get_running_loop().time()
@@ -99,15 +104,26 @@ class Bulk:
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:
                     lost = True
                 elif outcome is not Lost.NOTHING and failing.is_outdated(view, key, flight, outcome, old, plan):
-                    lost = stale.pop(key, None) is not None
-                    entry, verdict = self._reading.near(view, key)
-                    if entry is not None and verdict in SERVED:
-                        found[key] = self._reading.serve(view, key, entry)
+                    stale.pop(key, None)
+                    lost = True
                 elif outcome is not Lost.NOTHING:
                     found[key] = failing.fall_back(view, key, flight, outcome, old, plan)
             if not lost:
                 break
         return {key: found[key] for key in dict.fromkeys(keys) if key in found}
+
+    def _still_missing(self, view: View, keys: Sequence[str], found: dict[str, object]) -> list[str]:
+        """Those without a value, once what others have brought while this call waited is taken from memory."""
+        missing: list[str] = []
+        for key in dict.fromkeys(keys):
+            if key in found:
+                continue
+            entry, verdict = self._reading.near(view, key)
+            if entry is not None and verdict in SERVED:
+                found[key] = self._reading.serve(view, key, entry)
+            else:
+                missing.append(key)
+        return missing
 
     def _refresh_ahead(self, view: View, found: Iterable[str], load: Load, plan: Plan) -> None:
         """Load behind, in one batch, those that were served and are due for it."""
@@ -155,17 +171,19 @@ class Bulk:
         mine: dict[str, Flight] = {}
         now, position, generation = self._core.clock.now(), self._reading.position(), self._core.floors.generation
         for key in missing:
-            if (known := self._known(view, key)) is not None:
+            if (under_way := self._reading.leading.joinable(view, key, load, plan)) is not None:
+                flights[key] = under_way
+                view.space.meter.coalesced += 1
+                continue
+            if not behind:
+                self._reading.missed(view, key)
+            if (known := self._reading.failing.known(view, key, many=True)) is not None:
                 flights[key] = known
                 continue
             flight = Flight(position, now, generation)
-            leading = view.space.flights.setdefault(view.map_key(key), flight)
-            flights[key] = leading
-            if leading is flight:
+            flights[key] = view.space.flights.setdefault(view.map_key(key), flight)
+            if flights[key] is flight:
                 mine[key] = flight
-            else:
-                view.space.meter.coalesced += 1
-                view.space.meter.misses -= 1  # which `get_many` counted
         for flight in mine.values():
             flight.mates = tuple(mine.values())
         if mine:
@@ -173,11 +191,6 @@ class Bulk:
                 view.space.meter.refreshes += len(mine)
             self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values(), clean=behind)
         return flights
-
-    def _known(self, view: View, key: str) -> Flight | None:
-        """What an earlier load has found out, where no other is under way."""
-        is_flying = view.map_key(key) in view.space.flights
-        return None if is_flying else self._reading.failing.known(view, key, many=True)
 
     async def _fly(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
         try:
@@ -235,6 +248,10 @@ class Bulk:
         return memory is not None and memory.get(view.space.number, view.map_key(key)) is not None
 
     def _land_all(self, view: View, mine: dict[str, Flight], outcome: BaseException | Lost) -> None:
+        """Tell those who wait; where they have to look again, all keys are free by then, or they would meet again."""
+        if isinstance(outcome, Lost):
+            for key, flight in mine.items():
+                view.space.free(view.map_key(key), flight)
         for key, flight in mine.items():
             self._land(view, key, flight, outcome)
 

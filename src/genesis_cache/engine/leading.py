@@ -101,6 +101,7 @@ class Leading:
         try:
             outcome = await self._bring(flight, job)
         except asyncio.CancelledError as error:
+            job.view.space.free(job.key, flight)  # before those who wait are told: on other loops they look at once
             flight.land(ended_by(error))
             raise
         except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it, not the loop
