@@ -1,6 +1,7 @@
 """Chaos around a tier: each fault does what it says, and a cache over it keeps its promises."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,22 @@ async def test_without_chaos_nothing_happens(made: Made) -> None:
     assert await cache.delete_by_tag("t")
     assert await cache.get("k") is None
     assert not any(tier.counts.values())
+
+
+async def test_an_answer_by_a_coroutine_may_be_looked_at_twice(made: Made) -> None:
+    """A tier may answer by a coroutine, which can be awaited once: a miss stays a miss, and no error."""
+    cache, tier = made
+    await cache.set("k", 1)
+    outer = await cache.explain("k")
+    assert [row.present for row in outer.tiers] == [True, True]
+    tier.chaos.latency_s = 0.001
+    assert inspect.iscoroutine(answer := tier.get(cache._view.address("k")))
+    assert await answer is not None
+    assert await cache.get("nothing") is None
+    await forget_near(cache)
+    assert await cache.get("k") == 1
+    await cache.delete("k")
+    assert await cache.get("k") is None
 
 
 async def test_failing_reads_are_misses_and_failing_writes_are_owed(made: Made) -> None:
