@@ -169,9 +169,10 @@ class Reading:
     def further_now(self, view: View, address: Address, lanes: Sequence[Lane] | None = None) -> Record | Waiting | None:
         """The first fresh value below memory, promoted, if all tiers on the way answer at once; else where it ended."""
         core = self._core
+        floors = core.floors
         for n, lane in enumerate(core.lanes if lanes is None else lanes):
-            lane.reads += 1
-            started = 0.0 if lane.reads & TIMED_MASK else time.perf_counter()
+            lane.reads = reads = lane.reads + 1
+            started = 0.0 if reads & TIMED_MASK else time.perf_counter()
             answer = lane.get(address)
             if answer is None:
                 lane.meter.misses += 1
@@ -182,14 +183,18 @@ class Reading:
             if record is None or record.isolate or record.epoch != core.log_epoch or record.seq < lane.floor:
                 return Waiting(n, None)  # undecodable, or of an older log: for the road that can tell them apart
             if (core.is_cut_off or core.debtors or (view.sealed and not record.sensitive)) or (
-                record.seq < core.floors.top and core.floors.killer(view.reach, address.key, record.tags, record.seq)
+                record.seq < floors.top and floors.killer(view.reach, address.key, record.tags, record.seq)
             ):
                 return Waiting(n, None)
             if (record.swr or record.sie) and remaining(record, core.clock.wall()) <= 0:
                 return Waiting(n, None)  # without these a tier does not give it out once it is past its ttl
             if started:
                 lane.meter.latency.add(time.perf_counter() - started)
-            self._found(view, lane, record, core.fills.now())
+            if core.memory is None and floors.heard_until != NEVER:  # the plain end of `_found`, without its call
+                lane.meter.hits += 1
+                view.space.meter.far_hits += 1
+            else:
+                self._found(view, lane, record, core.fills.now())
             return record
         return None
 
