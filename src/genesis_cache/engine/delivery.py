@@ -102,8 +102,9 @@ class Delivery:
     async def pay(self) -> bool:
         """Tell the far tiers what they are owed; whether nothing is left.
 
-        The log comes last, and tells again what another tier was owed: meanwhile others may have read the old value
-        there, and brought it up.
+        The log comes last, and tells again what another shared tier was owed: meanwhile others may have read the old
+        value there, and brought it up. Not what a tier of this host was owed: whoever heard of the change believes that
+        tier no more until it has forgotten, and what the log's own tier holds may be newer than the change.
         """
         core = self._core
         for lane in sorted(core.lanes, key=lambda lane: lane is core.authority):
@@ -120,7 +121,7 @@ class Delivery:
                     for kill, receipt in zip(kills, receipts, strict=False):  # which may not have been heard of yet
                         core.floors.apply(msgspec.structs.replace(kill.notice, seq=receipt.seq))
                     core.floors.hear(receipts[-1].seq)
-                elif core.authority is not None:
+                elif core.authority is not None and lane.tier.is_shared:
                     self.owe(core.authority, changes)
         return not any(lane.owed for lane in core.lanes)
 
