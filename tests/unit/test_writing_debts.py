@@ -126,3 +126,35 @@ async def test_a_busy_disk_does_not_cost_the_others_a_value(tmp_path: Path) -> N
         await until(lambda: not any(lane.owed for lane in here._engine.core.lanes))
         assert await here.get("k") == "new"
         assert await elsewhere.get("k") == "new"
+
+
+async def test_what_is_read_from_the_disk_while_a_key_is_deleted_does_not_come_back(tmp_path: Path) -> None:
+    """A disk below the server forgets first, so that nobody brings the old value up to where it is gone already."""
+    server, clock = Server(), SystemClock()
+    disk = disk_tier(tmp_path / "disk", 1 << 20, clock)
+    memory = MemoryTier(1 << 20, None, "LRU", LayerMeter())
+    async with Cache(CacheSettings(), tiers=[memory, tier_over(server, "redis"), disk]) as cache:
+        assert await cache.set("k", "old")
+        with disk._turn:  # type: ignore[attr-defined]  # as while it writes something else
+            deleting = asyncio.create_task(cache.delete("k"))
+            for _ in range(50):
+                memory.flush("explicit")  # as if its ttl had ended
+                assert await cache.get("k") == "old"
+        assert await deleting
+        assert await cache.get("k") is None
+
+
+async def test_what_is_read_from_the_log_tier_while_a_key_is_deleted_does_not_come_back() -> None:
+    """A server above the log's own forgets once more after it: a reader may have brought the old value up between."""
+    redis, database = Server(), Server()
+    tiers = [tier_over(database, "database"), tier_over(redis, "redis")]
+    async with Cache(CacheSettings(), tiers=tiers) as cache:
+        assert await cache.set("k", "old")
+        redis.hold("commit")
+        deleting = asyncio.create_task(cache.delete("k"))
+        await until(lambda: redis.times("commit") > 1)
+        assert await cache.get("k") == "old"
+        await until(lambda: bool(database.values))
+        redis.let_go()
+        assert await deleting
+        assert await cache.get("k") is None

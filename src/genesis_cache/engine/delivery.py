@@ -9,7 +9,7 @@ from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, Lane
 from genesis_cache.engine.hearing import Hearing
 from genesis_cache.model.notice import Kind, Notice
-from genesis_cache.tiers.base import Change, Kill, Receipt
+from genesis_cache.tiers.base import Change, Kill, Receipt, Remove
 
 Lanes = Sequence[tuple[Lane, Sequence[Change]]]
 Answers = Sequence[list[Receipt] | None]
@@ -27,22 +27,18 @@ class Delivery:
         self._background = background
 
     async def answers(self, lanes: Lanes, *, behind: bool = False) -> Answers:
-        """The receipts of each tier.
-
-        Other shared tiers come before the one whose log the processes hear: who has heard of a change must not find the
-        old value there. Tiers of this host come after it: who brings a value up from that tier must not find them told
-        of what it does not know yet; and who hears of a change forgets there by himself.
-        """
+        """The receipts of each tier, which are told one after the other; see `_turns`."""
         if len(lanes) == 1:
             lane, batch = lanes[0]
             return [await self.answer(lane, batch, queue(lane, batch), behind=behind)]
         found: dict[int, list[Receipt] | None] = {}
+        turns = self._turns(lanes)
         begun: set[int] = set()
         try:
-            for turn in self._turns(lanes):
-                begun.update(turn)
-                queued = [self.answer(*lanes[n], queue(*lanes[n]), behind=behind) for n in turn]
-                found |= zip(turn, await asyncio.gather(*queued), strict=True)
+            for n in turns:
+                begun.add(n)
+                lane, batch = lanes[n]
+                found[n] = await self.answer(lane, batch, queue(lane, batch), behind=behind)
         except asyncio.CancelledError:  # the event loop ends: the tiers that are still to come have to have their share
             for n, (lane, batch) in enumerate(lanes):
                 if n not in begun and lane.owed:
@@ -52,14 +48,23 @@ class Delivery:
             raise
         return [found[n] for n in range(len(lanes))]
 
-    def _turns(self, lanes: Lanes) -> Sequence[Sequence[int]]:
-        """Which tiers are told together, one turn after the other."""
+    def _turns(self, lanes: Lanes) -> Sequence[int]:
+        """In which order tiers are told: from the last to the first, so that no reader brings up what is gone above.
+
+        Other shared tiers come before the one whose log the processes hear: who has heard of a change must not find the
+        old value there. One that stands above it forgets once more after it, because a reader may have brought the old
+        value up in between. Tiers of this host that stand above it come last: who brings a value up to them must not
+        find them told of what it does not know yet; and who hears of a change forgets there by himself.
+        """
         authority = self._core.authority
-        if authority is None or not authority.tier.is_shared:
-            return (range(len(lanes)),)
-        ranks = [1 if lane is authority else 0 if lane.tier.is_shared else 2 for lane, _ in lanes]
-        turns = ([n for n, rank in enumerate(ranks) if rank == turn] for turn in range(3))
-        return [turn for turn in turns if turn]
+        places = [self._core.lanes.index(lane) for lane, _ in lanes]
+        upwards = sorted(range(len(lanes)), key=places.__getitem__, reverse=True)
+        logs = [n for n in upwards if lanes[n][0] is authority]
+        log_place = places[logs[0]] if logs else -1
+        before = [n for n in upwards if n not in logs and (lanes[n][0].tier.is_shared or places[n] > log_place)]
+        again = [n for n in before if places[n] < log_place and _removes(lanes[n][1])]
+        after = [n for n in upwards if n not in logs and n not in before]
+        return [*before, *logs, *again, *after]
 
     async def answer(
         self, lane: Lane, batch: Sequence[Change], queued: Queued, *, behind: bool = False
@@ -124,6 +129,11 @@ class Delivery:
                 elif core.authority is not None and lane.tier.is_shared:
                     self.owe(core.authority, changes)
         return not any(lane.owed for lane in core.lanes)
+
+
+def _removes(batch: Sequence[Change]) -> bool:
+    """Whether some of the changes remove a key's value."""
+    return any(isinstance(change, Remove) for change in batch)
 
 
 def queue(lane: Lane, batch: Sequence[Change]) -> Queued:
