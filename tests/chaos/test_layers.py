@@ -14,7 +14,8 @@ from genesis_cache.testing.servers import RedisServer
 from genesis_cache.tiers.base import Drop
 
 KEYS = "one:" + "11" * 32
-SLOW_S = 0.15  # well past the far budget of 50 ms
+SLOW_S = 0.5  # well past the far budget of 50 ms, and longer than a busy machine holds up an event loop
+PATIENT = {"far_budget_ms": 20_000}  # no reader goes on without a busy machine's reply
 
 
 async def until(condition: Callable[[], object], what: str) -> None:
@@ -92,7 +93,8 @@ async def test_another_hosts_change_reaches_this_hosts_disk(redis_url: str, cach
     """What one host deletes or sets anew is not read from another host's disk, nor after that host was away."""
 
     def host(name: str) -> Cache:
-        return Cache.from_url("memory://", f"disk://{tmp_path}/{name}?max_mb=10", redis_url, name=cache_name)
+        urls = "memory://", f"disk://{tmp_path}/{name}?max_mb=10", redis_url
+        return Cache.from_url(*urls, name=cache_name, **PATIENT)
 
     async with host("a") as a, host("b") as b:
         for key in ("gone", "new", "tagged"):
@@ -155,7 +157,7 @@ async def test_who_is_cut_off_when_it_starts_hears_later(own_redis: RedisServer)
             await cache.set("k", "mine")
             assert await cache.get("k") == "mine"
             proxy.accept()
-            async with Cache.from_url("memory://", own_redis.url) as other:
+            async with Cache.from_url("memory://", own_redis.url, **PATIENT) as other:
                 await until(lambda: lane_of(cache, "redis").tier.down is None, "Redis is in use again")
                 await until(lambda: not lane_of(cache, "redis").owed, "what was owed is paid")
                 await cache.set("shared", 1)
@@ -226,20 +228,22 @@ async def test_who_leaves_in_the_middle_of_an_invalidation_flushes_nothing(redis
         cache._engine.hearing.listen()
         assert [cache.peek(f"k{n}") for n in range(50)] == list(range(50))
         assert await cache.get("tagged") is None
-        assert await other.get("tagged") is None
+        async with asyncio.timeout(10):
+            while await other.get("tagged") is not None:  # noqa: ASYNC110  # it hears of that when the log was told
+                await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("near", [True, False])
 async def test_a_plain_value_in_the_place_of_a_sealed_one(redis_url: str, cache_name: str, *, near: bool) -> None:
     """Whoever can write to Redis but has no key cannot plant a value where only sealed ones belong."""
     urls = ["memory://", redis_url] if near else [redis_url]
-    async with Cache.from_url(redis_url, name=cache_name) as stranger:
+    async with Cache.from_url(redis_url, name=cache_name, **PATIENT) as stranger:
         await stranger.set("k", "planted")
-        async with Cache.from_url(*urls, name=cache_name, encryption_keys=KEYS) as cache:
+        async with Cache.from_url(*urls, name=cache_name, encryption_keys=KEYS, **PATIENT) as cache:
             assert await cache.get_or_set("k", lambda: "real", sensitive=True) == "real"
             assert await cache.get_or_set("k", lambda: "again", sensitive=True) == "real"
         await stranger.namespace("secret").set("k", "planted")
-        async with Cache.from_url(*urls, name=cache_name, encryption_keys=KEYS) as cache:
+        async with Cache.from_url(*urls, name=cache_name, encryption_keys=KEYS, **PATIENT) as cache:
             secret = cache.namespace("secret", sensitive=True)
             assert await secret.get("k") is None
             assert await secret.get_many(["k"]) == {}
@@ -261,7 +265,7 @@ def test_the_end_of_an_event_loop_takes_nothing_from_any_tier(
             assert await cache.set(key, key)
 
     async def read() -> dict[str, object]:
-        async with Cache.from_url(redis_url, name=cache_name) as other:
+        async with Cache.from_url(redis_url, name=cache_name, **PATIENT) as other:
             return {key: await other.get(key) for key in keys}
 
     asyncio.run(write())

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 import pytest
-from tests.chaos.traffic import KEYS, Traffic, downs, nothing_old, opened, owed, recovered, traffic, until
+from tests.chaos.traffic import KEYS, Traffic, downs, nothing_old, observer, opened, owed, recovered, traffic, until
 
 from genesis_cache import Cache
 from genesis_cache.testing.server_process import children_of
@@ -111,7 +111,7 @@ async def test_traffic_goes_on(name: str, own_postgres: PostgresServer) -> None:
         async with opened("memory://", own_postgres.url) as other:
             await nothing_old(other, going)
         assert await cache.set("proof", name)
-        async with opened(own_postgres.url) as other:
+        async with observer(own_postgres.url) as other:
             assert await other.get("proof") == name
 
 
@@ -163,7 +163,7 @@ async def test_unlogged_tables_are_emptied_by_a_crash(own_postgres: PostgresServ
         await served(own_postgres)
         await recovered(cache)
         await going.stop()
-        async with opened(url) as other:
+        async with observer(url) as other:
             assert await other.get("before") is None
             assert await cache.set("after", 1)
             assert await other.get("after") == 1
@@ -171,7 +171,7 @@ async def test_unlogged_tables_are_emptied_by_a_crash(own_postgres: PostgresServ
 
 async def test_what_is_owed_is_paid_first(own_postgres: PostgresServer) -> None:
     """What was deleted while PostgreSQL was down is seen by nobody here, and by no other once it was told."""
-    async with opened("memory://", own_postgres.url) as one, opened("memory://", own_postgres.url) as two:
+    async with opened("memory://", own_postgres.url) as one, observer("memory://", own_postgres.url) as two:
         for key in ("deleted", "tagged"):
             await one.set(key, "old", tags=["t"] if key == "tagged" else [])
             assert await two.get(key) == "old"
@@ -188,7 +188,7 @@ async def test_what_is_owed_is_paid_first(own_postgres: PostgresServer) -> None:
             return [await two.get(key) for key in ("deleted", "tagged")] == [None, None]
 
         await until(unseen, "the other cache hears of it")
-        async with opened(own_postgres.url) as later:
+        async with observer(own_postgres.url) as later:
             assert [await later.get(key) for key in ("deleted", "tagged")] == [None, None]
 
 
@@ -200,7 +200,7 @@ async def test_one_tier_down_leaves_the_others(own_postgres: PostgresServer, red
         outcome = await cache.set("l", 2)
         assert outcome.degraded == ("database",)
         assert len(downs(cache)) == 1
-        async with opened(redis_url, cache_name=cache_name) as other:
+        async with observer(redis_url, cache_name=cache_name) as other:
             assert await other.get_many(["k", "l"]) == {"k": 1, "l": 2}
         await asyncio.to_thread(own_postgres.start)
         await recovered(cache)

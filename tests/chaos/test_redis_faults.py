@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from tests.chaos.traffic import downs, nothing_old, opened, owed, recovered, traffic, until
+from tests.chaos.traffic import downs, nothing_old, observer, opened, owed, recovered, traffic, until
 
 from genesis_cache.testing.servers import RedisError, RedisServer, debug_options
 
@@ -149,7 +149,7 @@ async def test_traffic_goes_on(name: str, own_redis: RedisServer, warned: Callab
         async with opened("memory://", own_redis.url) as other:
             await nothing_old(other, going)
         assert await cache.set("proof", name)
-        async with opened(own_redis.url) as other:
+        async with observer(own_redis.url) as other:
             assert await other.get("proof") == name
     lines = [line for line in warned() if "not available" in line]
     assert len(lines) <= 3, "a line for each outage, not for each request"
@@ -191,7 +191,7 @@ async def test_an_outage_is_told_once(own_redis: RedisServer, warned: Callable[[
 
 async def test_what_is_owed_is_paid_first(own_redis: RedisServer) -> None:
     """What was deleted while Redis was frozen is seen by nobody here, and by no other once it is thawed and told."""
-    async with opened("memory://", own_redis.url) as one, opened("memory://", own_redis.url) as two:
+    async with opened("memory://", own_redis.url) as one, observer("memory://", own_redis.url) as two:
         kills: dict[str, Callable[[str], Awaitable[object]]] = {
             "deleted": one.delete,
             "tagged": lambda _: one.delete_by_tag("t"),
@@ -214,7 +214,7 @@ async def test_what_is_owed_is_paid_first(own_redis: RedisServer) -> None:
             return [await two.get(key) for key in kills] == [None] * 3
 
         await until(unseen, "the other cache hears of it")
-        async with opened(own_redis.url) as later:
+        async with observer(own_redis.url) as later:
             assert [await later.get(key) for key in kills] == [None] * 3
 
 

@@ -16,6 +16,7 @@ from genesis_cache.testing.servers import PostgresServer, RedisServer
 
 SOURCE = Path(__file__).parents[2] / "src"
 PATIENCE_S = 20.0
+PATIENT = {"cache_far_budget_ms": 1000 * PATIENCE_S}  # no reader goes on without a busy machine's reply
 CHILD = """
 import asyncio, json, sys
 from genesis_cache import Cache
@@ -119,7 +120,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 def two(place: Place) -> Iterator[tuple[Process, Process]]:
     """Two processes; both end well."""
     processes = [
-        Process([url.replace("PROCESS", name) for url in place.urls], {"cache_name": "two"}) for name in ("one", "two")
+        Process([url.replace("PROCESS", name) for url in place.urls], {"cache_name": "two", **PATIENT})
+        for name in ("one", "two")
     ]
     for process in processes:
         process.ready()
