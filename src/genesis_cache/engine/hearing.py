@@ -103,6 +103,13 @@ class Hearing:
         """The sequence up to which everything was taken in."""
         return 0 if self._heard is None else self._heard.seq
 
+    def known_seq(self, lane: Lane) -> int:
+        """The tier's sequence up to which the tiers of this host can have been told of all that was changed there.
+
+        A receipt of this process may be younger than a change of another that it has not heard of yet.
+        """
+        return min(lane.seq(), self.heard_seq) if lane is self._core.authority else lane.seq()
+
     def listen_far(self) -> None:
         """Before a far tier is read: as `listen`, unless the log makes itself heard, as at the last look near."""
         if self._follows is None:

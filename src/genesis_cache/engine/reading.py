@@ -271,18 +271,18 @@ class Reading:
         first, asked, token = waiting
         if token is None:
             token = core.fills.begin(core.floors.given)
-        above = [(lane, lane.seq()) for lane in core.lanes[:first]]
+        above = [(lane, self._hearing.known_seq(lane)) for lane in core.lanes[:first]]
         try:
             old: Record | None = None
             for lane in core.lanes[first:]:
-                since, started = lane.seq(), time.perf_counter()
+                since, started = self._hearing.known_seq(lane), time.perf_counter()
                 answer = await self._answer(view, lane, address, asked, token)
                 asked = None
                 record, answer = await self.carrying.accepted(view, lane, answer, address, sensitive=sensitive)
                 lane.meter.latency.add(time.perf_counter() - started)
                 if record is not None and answer is not None and remaining(record, core.clock.wall()) > 0:
                     if above:
-                        self._writing.raise_up(record, answer, above)
+                        self._writing.raise_up(record, answer, lane, above)
                     return self.promoted(view, record, token, lane)
                 lane.meter.misses += 1
                 above.append((lane, since))

@@ -229,14 +229,16 @@ class Writing:
         self._after_puts()
         return entry
 
-    @staticmethod
-    def raise_up(record: Record, envelope: Buffer, above: Sequence[tuple[Lane, int]]) -> None:
-        """Copy what a lower tier held to the far tiers above it that asked for it in vain, with the time it has left.
+    def raise_up(self, record: Record, envelope: Buffer, source: Lane, above: Sequence[tuple[Lane, int]]) -> None:
+        """Copy what a lower tier held to the far tiers above it that were asked in vain, with the time it has left.
 
-        ``above`` has each with its sequence of the moment before it was asked. Nobody waits for it.
+        ``above`` has each with its sequence of the moment before it was asked. Nobody waits for it. Only the log's own
+        tier can refuse what this host has not heard of yet, so no other shared one is given what a tier of it held.
         """
         for lane, since in above:
             if lane.owed or (record.tiers is not None and lane.tier.kind not in record.tiers):
+                continue
+            if lane.tier.is_shared and lane is not self._core.authority and not source.tier.is_shared:
                 continue
             stored = bytes(envelope)
             priority = int(record.priority)
