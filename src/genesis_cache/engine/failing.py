@@ -172,7 +172,7 @@ class Failing:
         """The old value where one may serve; else the fallback; else the loader's error, or LoaderTimeout."""
         is_final = isinstance(outcome, plan.no_stale_on)
         if stale is not None and not is_final and self._core.clock.now() < _servable_until(stale):
-            if outcome is Lost.WAIT and self._hangs(flight) and view.space.give_up(view.map_key(key), flight):
+            if outcome is Lost.WAIT and self._hangs(flight) and _given_up(view, flight):
                 view.space.gate.origin.add(0.0, failed=True)
             self.stale_served(view, key)
             view.space.meter.stale_waited += 1
@@ -197,7 +197,7 @@ class Failing:
 
     def _timed_out(self, view: View, key: str, flight: Flight, plan: Plan) -> LoaderTimeout:
         """The error of a caller whose patience ended; a hung load does not hold its key."""
-        if view.space.give_up(view.map_key(key), flight):
+        if _given_up(view, flight):
             view.space.gate.origin.add(0.0, failed=True)
         self._core.load_results["timeout"] += 1
         limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout
@@ -212,6 +212,13 @@ class Failing:
         view.space.meter.stale_served += 1
         if self._core.events.wants("stale"):
             self._core.events.emit("stale", key=key, namespace=view.space.name)
+
+
+def _given_up(view: View, flight: Flight) -> bool:
+    """Let others load all keys of a load, of which each would cost a caller his patience; whether it held one."""
+    flights = flight.mates or (flight,)
+    keys = [(one, view.map_key(one.address.key)) for one in flights if one.address is not None]
+    return sum(view.space.give_up(key, one) for one, key in keys) > 0
 
 
 def _servable_until(stale: Entry) -> float:

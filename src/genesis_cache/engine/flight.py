@@ -30,8 +30,8 @@ class Flight:
     """One load under way. ``since`` is the log's sequence read before it began, ``generation`` that of the floors."""
 
     __slots__ = (
-        "_waiters", "abandoned", "address", "called", "feed", "generation", "is_outdated", "mates", "outcome", "outrun",
-        "placed", "queued", "since", "started", "task", "trace",
+        "_waiters", "abandoned", "address", "called", "feed", "generation", "held", "is_outdated", "mates", "outcome",
+        "outrun", "placed", "queued", "since", "started", "task", "trace",
     )  # fmt: skip
 
     def __init__(self, since: int, started: float, generation: int = 0) -> None:
@@ -51,7 +51,9 @@ class Flight:
         self.is_outdated = False
         """Whether its key was changed since it began: an old value that a caller of it holds is dead."""
         self.address: Address | None = None
-        """The key whose lease it holds or waits for, if it takes one."""
+        """The key that it loads."""
+        self.held = 0
+        """Callers who will wait for it when they have done so for others."""
         self.mates: Sequence[Flight] = ()
         """All flights that one loader of many keys serves; the first stands for it where places are counted."""
         self.trace: TracebackType | None = None
@@ -63,7 +65,7 @@ class Flight:
     @property
     def waiting(self) -> int:
         """How many callers wait for it or read what it brings."""
-        return len(self._waiters) + (0 if self.feed is None else self.feed.readers)
+        return len(self._waiters) + self.held + (0 if self.feed is None else self.feed.readers)
 
     @property
     def orphaned(self) -> bool:

@@ -4,8 +4,9 @@ A load runs in a task of its own. Its callers come and go; it ends by its own de
 """
 
 import asyncio
+import contextlib
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -284,6 +285,29 @@ class Leading:
         if outcome is Lost.WAIT:
             self._left(view, flight)
         return outcome
+
+    @contextlib.contextmanager
+    def holding(self, view: View, flights: Iterable[Flight]) -> Iterator[Callable[[Flight], None]]:
+        """Count as a caller of all of them, who waits for one after the other; call what it gives as one's turn comes.
+
+        Those whose turn has not come when it ends are left.
+        """
+        held = dict.fromkeys(flights)
+
+        def turn(flight: Flight) -> None:
+            del held[flight]
+            flight.held -= 1
+
+        for flight in held:
+            flight.held += 1
+        try:
+            yield turn
+        finally:
+            left = list(held)
+            for flight in left:
+                turn(flight)
+            for flight in left:
+                self._left(view, flight)
 
     def leave(self, view: View, feed: Feed) -> None:
         """A reader that has joined reads no more."""
