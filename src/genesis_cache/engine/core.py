@@ -117,6 +117,11 @@ class Lane:
                 del self._way[change.address.digest]
         self._route()
 
+    def forget(self) -> None:
+        """In a forked child: what is on its way is the parent's to send, and nobody would tell when it is there."""
+        self._way = {}
+        self._route()
+
     def through(self, tier: Tier) -> None:
         """Ask the tier through another that stands for it."""
         self.tier = tier

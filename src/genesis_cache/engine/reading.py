@@ -493,6 +493,7 @@ class Reading:
         """In a forked child: no load of the parent is under way here."""
         self.leading.forget()
         self.renewing.forget()
+        self.late_replies.forget()
         for space in self._core.spaces.values():
             space.flights.clear()
             space.hung.clear()
