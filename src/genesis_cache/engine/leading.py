@@ -173,13 +173,18 @@ class Leading:
     async def _place(self, view: View, flight: Flight) -> None:
         """Wait for a place, at most for as long as a load may live; a load that all leave meanwhile is not begun."""
         patience_s = self._core.settings.cache_load_deadline
+        gate = view.space.gate
+        if not gate.queued and gate.running >= gate.limit:
+            for other in list(view.space.flights.values()):
+                if other.orphaned:
+                    self._bury(view, other)
         flight.queued = True
         try:
-            await view.space.gate.enter(view.owner, patience_s)
+            await gate.enter(view.owner, patience_s)
         except TimeoutError:
             msg = (
                 f"no place for a load came free within {patience_s:g} s (CACHE_LOAD_DEADLINE): "
-                f"{view.space.gate.limit} others of {view.space.name or 'the root'!r} are under way (max_loads)"
+                f"{gate.limit} others of {view.space.name or 'the root'!r} are under way (max_loads)"
             )
             raise LoaderTimeout(msg) from None
         finally:
@@ -239,8 +244,14 @@ class Leading:
         is_lost = load.is_stream and self._is_lost(view, key, flight, plan)
         if not (is_lost or flight.orphaned or self._is_too_old(flight)):
             return flight
-        view.space.flights.pop(view.map_key(key), None)
+        view.space.drop(view.map_key(key), flight)
+        if flight.orphaned:
+            self._bury(view, flight)
         return None
+
+    def _bury(self, view: View, flight: Flight) -> None:
+        """The event loop of a load was closed under it: the load cannot give back its place by itself."""
+        self._leave(view, flight.mates[0] if flight.mates else flight)
 
     def _is_too_old(self, flight: Flight) -> bool:
         """Whether its load began so long ago that what this process cannot hear may have changed the value since."""
@@ -325,14 +336,14 @@ class Leading:
             return
         if flight.queued and flight.task is not None:
             view.space.meter.loads_given_up += 1
-            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
+            _cancel(flight.task)
             return
         flight.abandoned = True
         core.loads_abandoned += 1
         self._leave(view, flight)
         self._release(flight)
         if core.loads_abandoned > core.settings.cache_max_abandoned_loads and flight.task is not None:
-            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
+            _cancel(flight.task)
 
     @staticmethod
     def _leave(view: View, flight: Flight) -> None:
@@ -355,6 +366,11 @@ def _refuse_own(flight: Flight) -> None:
     if flight.outcome is None and flight in _LOADING.get():
         msg = "a loader asked for the very key that it is loading: it would wait for itself"
         raise CacheError(msg)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # its event loop is closed: it does not run any more
+        task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 def ended_by(error: asyncio.CancelledError) -> asyncio.CancelledError | Lost:
