@@ -190,7 +190,17 @@ class Failing:
         if stale is None or isinstance(outcome, plan.no_stale_on):
             return False
         self._writing.listen()
-        return flight.is_outdated or bool(self._core.floors.killer(view.reach, key, tags_of(stale), stale.seq))
+        return self.is_dead(view, key, flight, tags_of(stale), stale.seq)
+
+    def is_dead(self, view: View, key: str, flight: Flight, tags: tuple[str, ...], seq: int) -> bool:
+        """Whether what was known of a key when its load was asked for, at this sequence, may have been changed since.
+
+        What did so may have been forgotten since, where the log was begun anew.
+        """
+        floors = self._core.floors
+        if flight.is_outdated or flight.generation != floors.generation:
+            return True
+        return bool(floors.killer(view.reach, key, tags, seq))
 
     def _hangs(self, flight: Flight) -> bool:
         return flight.called is not None and self._core.clock.now() - flight.called > HUNG_S
@@ -204,7 +214,9 @@ class Failing:
         error = LoaderTimeout(
             f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
         )
-        self._keep(view, key, plan, error, self._writing.position())
+        self._writing.listen()
+        if not self.is_dead(view, key, flight, plan.tags, flight.since):
+            self._keep(view, key, plan, error, self._writing.position())
         return error
 
     def stale_served(self, view: View, key: str) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, MapKey, View
-from genesis_cache.engine.entries import age
+from genesis_cache.engine.entries import age, tags_of
 from genesis_cache.engine.failing import Failing
 from genesis_cache.engine.feed import Feed
 from genesis_cache.engine.flight import Flight, Lost
@@ -133,6 +133,10 @@ class Leading:
         since = [lane.seq() for lane in core.lanes]
         seq = self._position()
         token = core.fills.begin(core.floors.given)
+        if (old := job.stale) is not None and self._failing.is_dead(
+            job.view, job.address.key, flight, tags_of(old), old.seq
+        ):
+            job.stale = None  # it was changed while this waited for the lease
         try:
             loaded = await self.run_load(job.view, job.load, flight, job.stale, job.plan.no_stale_on)
             job.view.space.outrun(job.key, flight)
