@@ -4,6 +4,8 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
+import httpx
+import pytest
 import pytest_asyncio
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -14,6 +16,7 @@ from genesis_cache import Cache, CacheSettings
 from genesis_cache.export.otel import instrument
 from genesis_cache.testing.servers import RedisServer
 from genesis_cache.web import app
+from genesis_cache.web.public import without_addresses
 
 
 def over(url: str, **overrides: object) -> Cache:
@@ -125,3 +128,50 @@ async def test_an_answer_made_by_one_process_is_found_by_another(redis_url: str)
             while (await second.get("/x")).json() == 1:  # noqa: ASYNC110  # it hears of it by itself
                 await asyncio.sleep(0.01)
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "postgresql://user:hidden-word@127.0.0.1:1/there"])
+async def test_what_anybody_may_read_does_not_say_where_a_server_is(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Every open route says why a tier is out of use, none its address or password; the log has the address."""
+    async with over(url) as cache, client_of(app(cache, TOKEN)) as client:
+        await cache.set("k", 1)
+        told = {}
+        for route in ("/healthz", "/monitoring/cache", "/monitoring/cache/levels", "/monitoring/cache/efficiency"):
+            told[route] = (await client.get(route)).text
+        for route in ("/metrics", "/monitoring/cache/keys/k"):
+            told[route] = (await client.get(route)).text
+        document = await _first_event(client)
+    reasons = [text for text in (*list(told.values())[:4], document) if "refuses connections" in text]
+    assert len(reasons) == 5
+    assert not [route for route, text in told.items() if "127.0.0.1" in text or "hidden-word" in text]
+    assert "127.0.0.1" not in document
+    assert "127.0.0.1:1" in caplog.text
+
+
+async def _first_event(client: httpx.AsyncClient) -> str:
+    """The first figures of the stream."""
+    async with client.stream("GET", "/monitoring/cache/events") as answer:
+        async for line in answer.aiter_lines():
+            if line.startswith("data:"):
+                return line
+    raise AssertionError("the stream ended without figures")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "public"),
+    [
+        ("Redis at 10.0.0.7:6379 refuses connections: is it?", "Redis refuses connections: is it?"),
+        ("No node of the Redis cluster at a:1,b:2 answers: is it?", "No node of the Redis cluster answers: is it?"),
+        ("Redis at [::1]:6379 is busy", "Redis is busy"),
+        ("PostgreSQL at postgresql://u:***@db.inner/x has no room on its disk", "PostgreSQL has no room on its disk"),
+        (
+            "cannot be reached: Connect call failed ('10.0.0.7', 5432)",
+            "cannot be reached: Connect call failed (address)",
+        ),
+        ("Connect call failed ('fe80::1', 5432, 0, 0)", "Connect call failed (address)"),
+        ("the store is 12:30 old, version 1.2.3, at 0.5 s", "the store is 12:30 old, version 1.2.3, at 0.5 s"),
+    ],
+)
+def test_a_sentence_without_addresses(sentence: str, public: str) -> None:
+    """Addresses of every kind go, what only looks like one stays."""
+    assert without_addresses(sentence) == public

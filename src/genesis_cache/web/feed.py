@@ -13,6 +13,7 @@ from genesis_cache import __version__
 from genesis_cache.cache import Cache
 from genesis_cache.web.efficiency import efficiency
 from genesis_cache.web.history import History
+from genesis_cache.web.public import public
 
 EVERY_S = 1.0
 MOST_WATCHERS = 32
@@ -86,7 +87,7 @@ class Feed:
                 "health": (await self._cache.health()).to_dict(),
                 "process": self._process(),
             }
-            self._snapshot = b"event: analytics\ndata: %s\n\n" % msgspec.json.encode(document)
+            self._snapshot = b"event: analytics\ndata: %s\n\n" % msgspec.json.encode(public(document))
             self._made_at = now
         return self._snapshot
 

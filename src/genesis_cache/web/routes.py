@@ -27,6 +27,7 @@ from genesis_cache.web.control import BEARER, REFUSALS, Control
 from genesis_cache.web.efficiency import efficiency
 from genesis_cache.web.feed import Feed
 from genesis_cache.web.pages import page
+from genesis_cache.web.public import public
 
 HIDDEN = "<sensitive>"
 
@@ -95,18 +96,18 @@ class Routes:
         @add("/monitoring/cache", response_model=models.Analytics, summary="Everything that is counted")
         async def analytics() -> Response:
             """All figures since the process started: global, by layer, by namespace, with recommendations."""
-            return _json(cache.analytics())
+            return _json(public(cache.analytics()))
 
         @add("/monitoring/cache/levels", response_model=models.Levels, summary="A row a level")
         async def levels() -> Response:
             """Each level, nearest first: hit ratio, entries, bytes and capacity, evictions, latency, up or why not."""
             rows = cache.analytics()["layer_statistics"]
-            return _json({"levels": [{"layer": layer, **row} for layer, row in rows.items()]})
+            return _json(public({"levels": [{"layer": layer, **row} for layer, row in rows.items()]}))
 
         @add("/monitoring/cache/efficiency", response_model=models.Efficiency, summary="Score, alerts and advice")
         async def how_efficient() -> Response:
             """A score of 0 to 100, what to look at now, and what could be better, each with its evidence."""
-            return _json(efficiency(cache.analytics()))
+            return _json(public(efficiency(cache.analytics())))
 
         @add(
             "/monitoring/cache/events",
@@ -200,7 +201,7 @@ class Routes:
         async def healthz() -> Response:
             """200 while the cache can serve, if need be from fewer tiers (`degraded`); 503 when it cannot."""
             health = await cache.health()
-            return _json(health.to_dict(), 200 if health.can_serve else 503)
+            return _json(public(health.to_dict()), 200 if health.can_serve else 503)
 
     async def _measures(self) -> Measures:
         if self._workers is None:
@@ -245,7 +246,7 @@ def _json(document: object, status: int = 200) -> Response:
 
 
 def _explained(found: Inspection, *, with_value: bool) -> Response:
-    document = found.explanation.to_dict()
+    document: Any = public(found.explanation.to_dict())
     if with_value and found.value is not MISSING:
         document["value"] = HIDDEN if found.sensitive else found.value
     held = any(tier.present for tier in found.explanation.tiers)
