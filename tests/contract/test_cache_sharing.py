@@ -299,3 +299,105 @@ async def test_blocking_from_a_running_loop(tmp_path: Path) -> None:
     assert f.refresh(2) == 4
     assert calls == [2, 2, 2]
     cache.blocking().close()
+
+
+FORKED = """
+import asyncio, os, sys, time, traceback
+from genesis_cache import Cache, CacheSettings
+
+def child(check):
+    hear, say = os.pipe()
+    pid = os.fork()
+    if pid:
+        return pid, say
+    status = 1
+    try:
+        os.read(hear, 1)
+        asyncio.run(check())
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    os._exit(status)
+
+def ended(pid, say):
+    os.write(say, b"x")
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+def _run(code: str, *arguments: str) -> None:
+    found = subprocess.run(  # noqa: S603  # our own interpreter and text
+        [sys.executable, "-c", FORKED + code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.parametrize("strategy", ["WRITE_THROUGH", "WRITE_BEHIND"])
+def test_a_child_hears_of_a_key_that_its_parent_was_writing(tmp_path: Path, strategy: str) -> None:
+    """A child forked while its parent writes a key sees what becomes of the key later, however the write ended."""
+    _run(
+        """
+async def changed():
+    until = time.monotonic() + 20
+    while (found := await cache.get("k")) != "new":
+        assert time.monotonic() < until, found
+        await asyncio.sleep(0.01)
+
+async def main():
+    lane = cache._engine.core.lanes[0]
+    await cache.set("k", "first")
+    while lane.queued:
+        await asyncio.sleep(0.001)
+    writing = asyncio.ensure_future(cache.set("k", "old"))
+    while not cache._engine.hearing._expected:
+        await asyncio.sleep(0)
+    forked = child(changed)
+    await writing
+    while lane.queued:
+        await asyncio.sleep(0.001)
+    async with Cache.from_url("memory://", sys.argv[1]) as other:
+        assert await other.set("k", "new")
+    ended(*forked)
+    await cache.close()
+
+cache = Cache.from_url("memory://", sys.argv[1], cache_write_strategy=sys.argv[2])
+asyncio.run(main())
+""",
+        f"disk://{tmp_path}",
+        strategy,
+    )
+
+
+def test_a_child_ends_no_fills_of_its_parent(tmp_path: Path) -> None:
+    """A child forked while memory had just overflowed counts its own fills, by which it refuses what is outdated."""
+    _run(
+        """
+async def overflown():
+    await cache.set("one", 1)
+    while cache._engine.background._tasks:
+        await asyncio.sleep(0.001)
+    assert cache._engine.core.fills._active == 0, cache._engine.core.fills._active
+
+async def main():
+    await cache.set_many({str(n): n for n in range(8)})
+    while cache._engine.background._tasks:
+        await asyncio.sleep(0.001)
+    writing = asyncio.ensure_future(cache.set("more", 1))
+    while not cache._engine.writing._victims:
+        assert not writing.done()
+        await asyncio.sleep(0)
+    forked = child(overflown)
+    await writing
+    ended(*forked)
+    await cache.close()
+
+cache = Cache(CacheSettings(l1_cache_max_entries=8).with_urls("memory://", sys.argv[1]))
+asyncio.run(main())
+""",
+        f"disk://{tmp_path}",
+    )

@@ -11,7 +11,7 @@ import gc
 import itertools
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -132,6 +132,8 @@ class Book:
     """The last tick at which a key was given free by a caller whose patience had ended."""
     failures: dict[str, list[tuple[int, float, str]]] = field(default_factory=dict)
     ticks: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    many: list[Call] = field(default_factory=list)
+    """The calls of many keys under way, whose loads may not have begun."""
     numbers: int = 0
     is_closed: bool = False
 
@@ -156,6 +158,17 @@ class Book:
                 self.fault(f"load {load.number} of {key} began while load {other.number} ran")
         self.running[key].append(load)
         return load
+
+    def bound(self, keys: Iterable[str]) -> set[str]:
+        """These keys, and those that one call of a loader is to bring, or may be, together with one of them."""
+        found = set(keys)
+        under_way = [load for loads in self.running.values() for load in loads]
+        runs = {load.run for load in under_way if load.run and load.key in found}
+        found.update(load.key for load in under_way if load.run in runs)
+        for call in self.many:
+            if not found.isdisjoint(call.keys):
+                found.update(call.keys)
+        return found
 
     def end(self, load: Load, how: str) -> None:
         """A loader ends; what it brings may be stored from now on."""
@@ -270,7 +283,7 @@ class Book:
             case LoaderTimeout():
                 is_late = any(how == "deadline" for _, _, how in happened) or "no place" in str(error)
                 fine = is_late or waited >= limit - SLACK_S
-                for key in call.keys:
+                for key in self.bound(call.keys):
                     self.freed[key] = self.tick()
             case asyncio.CancelledError():
                 fine = call.leaves or any(how == "cancelled" for _, _, how in happened)
@@ -397,7 +410,11 @@ class Players:
                 return {} if value is MISSING else {key: value}
             case "many":
                 loader = self.loader_of_many(call)
-                return await self.cache.get_or_set_many(call.keys, loader, tags=tags, **call.options)
+                self.book.many.append(call)
+                try:
+                    return await self.cache.get_or_set_many(call.keys, loader, tags=tags, **call.options)
+                finally:
+                    self.book.many.remove(call)
             case "stream":
                 return await self.streamed(call, key, tags)
             case "refresh":

@@ -139,3 +139,29 @@ def test_plain_code_has_it_too(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="no"):
             broken_off()
         assert row(1) == 2
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+async def test_a_call_that_fails_keeps_no_other_from_being_made(*, blocking: bool) -> None:
+    """Of what was to be called after the commit all is called, though one of them raises, which the block then does."""
+
+    def fail() -> None:
+        msg = "no such view"
+        raise LookupError(msg)
+
+    async with Cache.from_url("memory://") as cache:
+        await cache.set("k", "old")
+
+        def plain() -> None:
+            with cache.blocking().after_commit() as changes:
+                changes.then(fail)
+                changes.then(lambda: cache.blocking().delete("k"))
+
+        async def written() -> None:
+            async with cache.after_commit() as changes:
+                changes.then(fail)
+                changes.then(lambda: cache.delete("k"))
+
+        with pytest.raises(LookupError, match="no such view"):
+            await (asyncio.to_thread(plain) if blocking else written())
+        assert await cache.get("k") is None

@@ -3,12 +3,15 @@
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from genesis_cache import Cache, CacheSettings, LoaderTimeout
 from genesis_cache.engine.failing import twin
+from genesis_cache.engine.loading import LoadContext
+from genesis_cache.model.missing import MISSING
 from genesis_cache.testing.clock import FakeClock
 
 
@@ -417,3 +420,75 @@ async def test_who_has_said_only_soft_timeout_waits_on_when_the_old_value_dies(c
     await begun.wait()
     await cache.delete("k")
     assert await waiting == "new"
+
+
+class Held:
+    """A loader that tells when it has begun, and fails when it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+
+    async def __call__(self) -> object:
+        self.begun.set()
+        await self.go.wait()
+        msg = "no answer"
+        raise OSError(msg)
+
+
+async def test_a_timeout_says_nothing_of_a_key_that_was_changed_meanwhile(clock: FakeClock) -> None:
+    """A load that takes too long is not held against its key where that was deleted after the load began."""
+    async with Cache(CacheSettings().with_urls("memory://"), clock=clock) as cache:
+        held = Held()
+        caller = asyncio.ensure_future(cache.get_or_set("k", held, hard_timeout=0.05, fallback="nothing"))
+        await held.begun.wait()
+        await cache.delete("k")
+        assert await caller == "nothing"
+        assert await cache.get_or_set("k", lambda: "value", fallback="nothing") == "value"
+        held.go.set()
+
+
+async def test_no_old_value_outlives_a_lost_place_in_the_log(tmp_path: Path, clock: FakeClock) -> None:
+    """Who waits for a load while the process loses its place in the log is not served what was deleted meanwhile."""
+    settings = CacheSettings().with_urls("memory://", f"disk://{tmp_path}")
+    async with Cache(settings, clock=clock) as cache, Cache(settings, clock=clock) as other:
+        held = Held()
+        await cache.set("k", "old", ttl=1, stale_if_error=100)
+        clock.advance(2)
+        caller = asyncio.ensure_future(cache.get_or_set("k", held))
+        await held.begun.wait()
+        await other.delete("k")
+        cache._engine.hearing.start_over()
+        held.go.set()
+        with pytest.raises(OSError, match="no answer"):
+            await caller
+
+
+async def test_a_loader_is_not_given_what_was_deleted_before_it_began(
+    tmp_path: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A load that waits for the key's lease while the key is deleted begins without the old value."""
+    async with Cache(CacheSettings().with_urls("memory://", f"disk://{tmp_path}"), clock=clock) as cache:
+        asked, granted = asyncio.Event(), asyncio.Event()
+        seen: list[object] = []
+
+        async def lease(_: object) -> bool:
+            asked.set()
+            await granted.wait()
+            return True
+
+        async def load(context: LoadContext) -> object:
+            seen.append(context.stale_value)
+            return "new"
+
+        await cache.set("k", "old", ttl=1, stale_if_error=100)
+        clock.advance(2)
+        authority = cache._engine.core.authority
+        assert authority is not None
+        monkeypatch.setattr(authority.tier, "lease", lease)
+        caller = asyncio.ensure_future(cache.get_or_set("k", load))
+        await asked.wait()
+        await cache.delete("k")
+        granted.set()
+        assert await caller == "new"
+        assert seen == [MISSING]

@@ -71,3 +71,26 @@ def test_a_flight_whose_loop_was_closed_is_orphaned() -> None:
     assert flight.orphaned
     flight.land(Lost.TASK)
     assert not flight.orphaned
+
+
+async def test_a_loop_that_closes_meanwhile_keeps_the_outcome_from_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the event loop of one who waits is closed while a load lands, the others get the outcome all the same."""
+    flight, closed = Flight(0, 0.0), asyncio.new_event_loop()
+    gone = closed.create_task(flight.wait(None))
+    closed.call_soon(closed.stop)
+    await asyncio.to_thread(closed.run_forever)
+    monkeypatch.setattr(closed, "is_closed", lambda: False)  # it was closed just after this was asked
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    monkeypatch.setattr(closed, "call_soon_threadsafe", refuse)
+    others = [asyncio.create_task(flight.wait(None)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert flight.waiting == 3
+    flight.land(Lost.NOTHING)
+    assert await asyncio.wait_for(asyncio.gather(*others), 20) == [Lost.NOTHING] * 2
+    monkeypatch.undo()
+    gone.cancel()
+    await asyncio.to_thread(closed.run_until_complete, asyncio.wait([gone]))
+    closed.close()

@@ -9,6 +9,8 @@ import pytest
 import pytest_asyncio
 
 from genesis_cache import Cache, CacheError
+from genesis_cache.engine.flight import Flight
+from genesis_cache.engine.loading import load_of
 
 
 @pytest_asyncio.fixture
@@ -120,3 +122,74 @@ async def test_callers_who_leave_a_load_of_many_keys_are_not_counted_for_ever(ca
     assert await cache.get_or_set_many(["a", "b"], load) == {"a": 1, "b": 1}
     await cache.close()
     assert cache.analytics()["global_statistics"]["abandoned_loads"] == 0
+
+
+def _stopped(cache: Cache, key: str) -> asyncio.AbstractEventLoop:
+    """An event loop that was stopped in the middle of a load."""
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda *_: None)  # for the load, which never ends
+    begun = asyncio.Event()
+
+    async def hang() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    calls = [loop.create_task(cache.get_or_set(key, hang))]
+    loop.run_until_complete(asyncio.wait_for(begun.wait(), 20))
+    assert not calls[0].done()
+    return loop
+
+
+def test_callers_elsewhere_survive_the_end_of_a_loads_event_loop() -> None:
+    """Who waits on another event loop than the load's, which is closed without a word, gets a load of its own."""
+    cache = Cache.from_url("memory://")
+    loop = _stopped(cache, "k")
+
+    async def load() -> str:
+        return "loaded"
+
+    async def wait() -> object:
+        waiting = asyncio.ensure_future(cache.get_or_set("k", load))
+        while cache._engine.core.space("").flights["k"].waiting < 2:  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0)
+        loop.close()
+        return await asyncio.wait_for(waiting, 20)
+
+    assert asyncio.run(wait()) == "loaded"
+
+
+@pytest.mark.parametrize("key", ["b", "new"])
+def test_loads_whose_event_loop_is_closed_hold_no_place(key: str) -> None:
+    """The places of loads whose event loop was closed without a word are free for the same keys and for others."""
+    cache = Cache.from_url("memory://", max_loads=1)
+    for each in ("a", "b"):
+        _stopped(cache, each).close()
+
+    async def load() -> str:
+        return "loaded"
+
+    async def ask() -> object:
+        return await asyncio.wait_for(cache.get_or_set(key, load), 20)
+
+    assert asyncio.run(ask()) == "loaded"
+
+
+def test_a_closed_event_loop_costs_no_younger_load_its_key() -> None:
+    """Of two callers who find the load of a closed event loop at once, one begins another and the other joins it."""
+    cache = Cache.from_url("memory://")
+    leading, view = cache._engine.reading.leading, cache._view
+    old, younger = Flight(0, 0.0), Flight(0, 0.0)
+    closed = asyncio.new_event_loop()
+    closed.close()
+
+    class Task:
+        """Looked at by one caller while the other begins its load."""
+
+        def get_loop(self) -> asyncio.AbstractEventLoop:
+            view.space.flights["k"] = younger
+            return closed
+
+    old.task = Task()  # type: ignore[assignment]  # tells of its loop, which is all that is asked
+    view.space.flights["k"] = old
+    leading.joinable(view, "k", load_of(lambda: "v"), cache._engine.core.plan_of(view, {}))
+    assert view.space.flights["k"] is younger

@@ -263,3 +263,24 @@ async def test_many_keys_are_refreshed_ahead_in_one_batch(cache: Cache, clock: F
     await cache._engine.background.drain()
     assert asked == [["a", "b"], ["a", "b"]]
     assert await cache.get_many(["a", "b"]) == {"a": 2, "b": 2}
+
+
+async def test_a_short_lived_event_loop_does_not_take_the_schedule_with_it() -> None:
+    """Keys are refreshed on, though another event loop has asked for one of its own meanwhile, and has ended."""
+    async with Cache.from_url("memory://") as cache:
+        loads: list[str] = []
+
+        async def load() -> int:
+            loads.append("lasting")
+            return len(loads)
+
+        async def short() -> int:
+            return 0
+
+        await cache.get_or_set("lasting", load, ttl=1000, refresh_every=0.01)
+        await asyncio.to_thread(lambda: asyncio.run(cache.get_or_set("short", short, ttl=1000, refresh_every=0.01)))
+        known = len(loads)
+        async with asyncio.timeout(20):
+            while len(loads) < known + 3:
+                await cache.get("lasting")
+                await asyncio.sleep(0.001)

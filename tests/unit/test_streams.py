@@ -226,3 +226,40 @@ async def test_nothing_is_left_behind(caplog: pytest.LogCaptureFixture) -> None:
         }
         await until(lambda: len(asyncio.all_tasks()) == 1)
     assert "never retrieved" not in caplog.text
+
+
+async def test_the_last_item_is_not_lost_between_two_event_loops() -> None:
+    """A reader on another event loop gets the last items, though they come and the stream ends as he begins to wait."""
+    cache = Cache.from_url("memory://")
+    go = asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        await go.wait()
+        yield 2
+
+    async def read(here: asyncio.AbstractEventLoop) -> list[object]:
+        items: list[object] = []
+        stream = cache.stream("k", source)
+        items.append(await anext(stream))
+        flight = cache._engine.core.space("").flights["k"]
+        listen = flight.feed.listen
+
+        def slowly(*waiting: Any) -> None:
+            """The reader is among those who wait, and his thread has no turn until the stream has ended."""
+            listen(*waiting)
+            here.call_soon_threadsafe(go.set)
+            limit = time.monotonic() + LIMIT_S
+            while flight.outcome is None and time.monotonic() < limit:
+                time.sleep(0.001)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(feed.Feed, "listen", lambda _, *waiting: slowly(*waiting))
+            return [*items, *await everything(stream)]
+
+    here = asyncio.get_running_loop()
+    first = asyncio.create_task(everything(cache.stream("k", source)))
+    await until(lambda: cache._engine.core.space("").flights)
+    assert await asyncio.to_thread(lambda: asyncio.run(read(here))) == [1, 2]
+    assert await first == [1, 2]
+    await cache.close()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from genesis_cache.engine.hearing import Hearing
 from genesis_cache.engine.leading import ended_by
 from genesis_cache.engine.loading import Load, LoadContext, Loaded
 from genesis_cache.engine.reading import SERVED, Reading
-from genesis_cache.model.entry import Entry
+from genesis_cache.model.entry import Entry, Record
 from genesis_cache.model.keys import Address
 from genesis_cache.model.missing import MISSING
 from genesis_cache.model.options import Plan
@@ -33,33 +33,31 @@ class Bulk:
 
     async def get_many(self, view: View, keys: Sequence[str]) -> dict[str, object]:
         """The fresh values of those keys that have one: memory first, then one batch a tier for all that is missing."""
-        found = await self._look(view, keys)
+        found, _ = await self._look(view, keys)
         for key in dict.fromkeys(keys):
             if key not in found:
                 self._reading.missed(view, key)
         return found
 
-    async def _look(self, view: View, keys: Sequence[str]) -> dict[str, object]:
-        """As `get_many`; what is not found is not yet counted as missed."""
+    async def _look(
+        self, view: View, keys: Sequence[str], *, sensitive: bool = False
+    ) -> tuple[dict[str, object], dict[str, Entry]]:
+        """As `get_many`, with the old values of tiers below memory; what is not found is not yet counted as missed."""
         if not self._core.opened:
             await self._reading.open()
         found: dict[str, object] = {}
-        missing: list[Address] = []
-        for key in dict.fromkeys(keys):
-            entry, verdict = self._reading.near(view, key)
-            if entry is not None and verdict in SERVED:
-                found[key] = self._reading.serve(view, key, entry)
-            else:
-                missing.append(view.address(key))
-        if missing:
-            found |= await self._further_many(view, missing)
-        return found
+        missing = [view.address(key) for key in self._still_missing(view, keys, found, sensitive=sensitive)]
+        old = await self._further_many(view, missing, found, sensitive=sensitive) if missing else {}
+        return found, old
 
-    async def _further_many(self, view: View, missing: Sequence[Address]) -> dict[str, object]:
+    async def _further_many(
+        self, view: View, missing: Sequence[Address], found: dict[str, object], *, sensitive: bool
+    ) -> dict[str, Entry]:
+        """Add what tiers below memory hold fresh to what was found; the old values of keys of which none does."""
         core = self._core
         if core.memory is not None:
             core.near_meter.misses += len(missing)
-        found: dict[str, object] = {}
+        old: dict[str, Record] = {}
         self._hearing.listen()
         token = core.fills.begin(core.floors.given)
         try:
@@ -73,32 +71,53 @@ class Bulk:
                     if isinstance(answer, Late):
                         self._reading.late_replies.wait_for(view, lane, address, answer, token)
                         answer = None  # noqa: PLW2901  # the reader goes on without it
-                    record, _ = await self._reading.carrying.accepted(view, lane, answer, address)
+                    record, _ = await self._reading.carrying.accepted(view, lane, answer, address, sensitive=sensitive)
                     if record is not None and remaining(record, core.clock.wall()) > 0:
                         found[address.key] = own_value(self._reading.promoted(view, record, token, lane)[0])
                     else:
                         lane.meter.misses += 1
+                        if record is not None:
+                            old.setdefault(address.key, record)
                 lane.meter.latency.add((time.perf_counter() - started) / len(wanted))
+            stale = {key: record for key, record in old.items() if key not in found}
+            return {key: self._reading.promoted(view, record, token, None)[0] for key, record in stale.items()}
         finally:
             core.fills.end()
-        return found
 
     async def get_or_set_many(self, view: View, keys: Sequence[str], load: Load, plan: Plan) -> dict[str, object]:
         """The values of all keys that exist or that the loader brings, in the order asked."""
-        found = await self._look(view, keys)
-        if plan.refresh_ahead is not None or plan.early_refresh is not None:
+        found, stale = await self._look(view, keys, sensitive=plan.sensitive)
+        if plan.refresh_ahead is not None or plan.early_refresh is not None or self._core.floors.spreads:
             self._refresh_ahead(view, found, load, plan)
-        stale = self._stale(view, [key for key in keys if key not in found])
+        stale |= self._stale(view, [key for key in keys if key not in found], plan)
         found |= self._served_at_once(view, stale, load, plan)
-        began, failing = 0.0, self._reading.failing
-        while missing := self._still_missing(view, keys, found):
+        began = 0.0
+        while missing := self._still_missing(view, keys, found, sensitive=plan.sensitive):
             joined = self._reading.position()
-            flights = self._join_or_lead(view, missing, load, plan)
-            lost, began = False, began or asyncio.get_running_loop().time()
+            flights = self._join_or_lead(view, missing, load, plan, stale)
+            began = began or asyncio.get_running_loop().time()
+            if not await self._wait_for(view, flights, found, stale, plan, began, joined):
+                break
+        return {key: found[key] for key in dict.fromkeys(keys) if key in found}
+
+    async def _wait_for(  # what one round of waiting knows
+        self,
+        view: View,
+        flights: Mapping[str, Flight],
+        found: dict[str, object],
+        stale: dict[str, Entry],
+        plan: Plan,
+        began: float,
+        joined: int,
+    ) -> bool:
+        """Add what the flights bring, or what serves instead, to the found; whether some are lost."""
+        failing, leading, lost = self._reading.failing, self._reading.leading, False
+        with leading.holding(view, flights.values()) as turn:
             for key, flight in flights.items():
                 old = stale.get(key)
                 patience_s = patience(plan, old, flight, began, self._core.clock.now())
-                outcome = await self._reading.leading.wait(view, flight, patience_s)
+                turn(flight)
+                outcome = await leading.wait(view, flight, patience_s)
                 if isinstance(outcome, Entry) and not self._reading.killed_since(view, key, flight, outcome, joined):
                     found[key] = own_value(outcome)
                 elif isinstance(outcome, Entry) or outcome is Lost.TASK:
@@ -108,17 +127,17 @@ class Bulk:
                     lost = True
                 elif outcome is not Lost.NOTHING:
                     found[key] = failing.fall_back(view, key, flight, outcome, old, plan)
-            if not lost:
-                break
-        return {key: found[key] for key in dict.fromkeys(keys) if key in found}
+        return lost
 
-    def _still_missing(self, view: View, keys: Sequence[str], found: dict[str, object]) -> list[str]:
-        """Those without a value, once what others have brought while this call waited is taken from memory."""
+    def _still_missing(
+        self, view: View, keys: Sequence[str], found: dict[str, object], *, sensitive: bool
+    ) -> list[str]:
+        """Those without a value, once what memory holds by now is added to what was found."""
         missing: list[str] = []
         for key in dict.fromkeys(keys):
             if key in found:
                 continue
-            entry, verdict = self._reading.near(view, key)
+            entry, verdict = self._reading.near_sealed(view, key) if sensitive else self._reading.near(view, key)
             if entry is not None and verdict in SERVED:
                 found[key] = self._reading.serve(view, key, entry)
             else:
@@ -137,11 +156,12 @@ class Bulk:
             if is_due and view.map_key(key) not in view.space.flights and not failing.resting(view.address(key)):
                 due.append(key)
         if due and failing.admits_behind(view, [view.address(key) for key in due]):
-            self._join_or_lead(view, due, load, plan, behind=True)
+            self._join_or_lead(view, due, load, plan, due, behind=True)
 
-    def _stale(self, view: View, keys: Sequence[str]) -> dict[str, Entry]:
+    def _stale(self, view: View, keys: Sequence[str], plan: Plan) -> dict[str, Entry]:
         """What memory holds of keys that have no fresh value."""
-        looks = {key: self._reading.near(view, key) for key in keys}
+        near = self._reading.near_sealed if plan.sensitive else self._reading.near
+        looks = {key: near(view, key) for key in keys}
         return {key: entry for key, (entry, verdict) in looks.items() if entry is not None and verdict not in SERVED}
 
     def _served_at_once(self, view: View, stale: Mapping[str, Entry], load: Load, plan: Plan) -> dict[str, object]:
@@ -159,13 +179,16 @@ class Bulk:
         for key in (*behind, *resting):
             failing.stale_served(view, key)
         if behind:
-            self._join_or_lead(view, behind, load, plan, behind=True)
+            self._join_or_lead(view, behind, load, plan, stale, behind=True)
         return {key: own_value(stale[key]) for key in (*behind, *resting)}
 
     def _join_or_lead(
-        self, view: View, missing: Sequence[str], load: Load, plan: Plan, *, behind: bool = False
+        self, view: View, missing: Sequence[str], load: Load, plan: Plan, old: Collection[str], *, behind: bool = False
     ) -> dict[str, Flight]:
-        """``behind``: nobody waits, so the load runs in no caller's context and is counted as a refresh."""
+        """``old``: the keys that have an old value.
+
+        ``behind``: nobody waits, so the load runs in no caller's context and is counted as a refresh.
+        """
         self._core.require_open()
         flights: dict[str, Flight] = {}
         mine: dict[str, Flight] = {}
@@ -181,6 +204,7 @@ class Bulk:
                 flights[key] = known
                 continue
             flight = Flight(position, now, generation)
+            flight.address = view.address(key)
             flights[key] = view.space.flights.setdefault(view.map_key(key), flight)
             if flights[key] is flight:
                 mine[key] = flight
@@ -188,28 +212,34 @@ class Bulk:
             flight.mates = tuple(mine.values())
         if mine:
             if behind:
+                view.space.gate.behind += 1
                 view.space.meter.refreshes += len(mine)
-            self._reading.leading.launch(self._fly(view, mine, load, plan), mine.values(), clean=behind)
+            held = frozenset(key for key in mine if key in old)
+            flying = self._fly(view, mine, load, plan, held, behind=behind)
+            self._reading.leading.launch(flying, mine.values(), clean=behind)
         return flights
 
-    async def _fly(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
+    async def _fly(
+        self, view: View, mine: dict[str, Flight], load: Load, plan: Plan, old: Collection[str], *, behind: bool
+    ) -> None:
         try:
-            await self._bring(view, mine, load, plan)
+            await self._bring(view, mine, load, plan, old)
         except asyncio.CancelledError as error:
             self._land_all(view, mine, ended_by(error))
             raise
         except BaseException as error:  # noqa: BLE001  # the loader's own, SystemExit too: its callers raise it
             self._core.log.load_failed(next(iter(mine)), error)
-            for key in mine:
-                if self._is_held(view, key):
-                    self._reading.failing.rest(view.address(key), plan.retry_after)
+            for key in old:
+                self._reading.failing.rest(view.address(key), plan.retry_after)
             self._land_all(view, mine, error)
         finally:
+            if behind:
+                view.space.gate.behind -= 1
             self._land_all(view, mine, Lost.NOTHING)
             if next(iter(mine.values())).abandoned:
                 self._core.loads_abandoned -= 1
 
-    async def _bring(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan) -> None:
+    async def _bring(self, view: View, mine: dict[str, Flight], load: Load, plan: Plan, old: Collection[str]) -> None:
         core, failing = self._core, self._reading.failing
         since = [lane.seq() for lane in core.lanes]
         seq = self._reading.position()
@@ -237,15 +267,10 @@ class Bulk:
             await asyncio.gather(*(keep(view.address(key)) for key in mine if key in values))
         except Exception as error:
             for key in mine:
-                has_old = self._is_held(view, key)
-                await failing.failed(view, view.address(key), plan, error, token, seq, has_old=has_old)
+                await failing.failed(view, view.address(key), plan, error, token, seq, has_old=key in old)
             raise
         finally:
             core.fills.end()
-
-    def _is_held(self, view: View, key: str) -> bool:
-        memory = self._core.memory
-        return memory is not None and memory.get(view.space.number, view.map_key(key)) is not None
 
     def _land_all(self, view: View, mine: dict[str, Flight], outcome: BaseException | Lost) -> None:
         """Tell those who wait; where they have to look again, all keys are free by then, or they would meet again."""

@@ -83,9 +83,12 @@ class Notes:
         outcomes = [await engine.writing.delete(view, keys)] if keys else []
         return outcomes + [await engine.writing.kill(view, kind, some) for kind, some in names.items() if some]
 
-    def _ended(self, told: Iterable[object]) -> Outcome:
+    def _ended(self, told: Iterable[object], errors: Sequence[Exception]) -> Outcome:
+        """The outcome of all that was done; the first error of it is raised."""
         owed = [tier for outcome in told if isinstance(outcome, Outcome) for tier in outcome.degraded]
         self.outcome = Outcome(tuple(dict.fromkeys(owed)))
+        for error in errors:
+            raise error
         return self.outcome
 
     def _happened(self, error: BaseException | None) -> bool:
@@ -106,10 +109,14 @@ class Changes(Notes):
 
     async def _done(self, keys: Sequence[str], names: Names, calls: Sequence[Call]) -> Outcome:
         told: list[object] = [*await self._invalidate(keys, names)]
+        errors: list[Exception] = []
         for call in calls:
-            answer = call()
-            told.append(await answer if isinstance(answer, Awaitable) else answer)
-        return self._ended(told)
+            try:
+                answer = call()
+                told.append(await answer if isinstance(answer, Awaitable) else answer)
+            except Exception as error:  # noqa: BLE001  # the others have been committed as well
+                errors.append(error)
+        return self._ended(told, errors)
 
     async def __aenter__(self) -> Self:
         return self
@@ -131,8 +138,13 @@ class BlockingChanges(Notes):
         """Do now what was noted, for who learns of the commit by a callback."""
         keys, names, calls = self._taken()
         told: list[object] = [*self._engine.portal.run(self._invalidate(keys, names))]
-        told += [call() for call in calls]
-        return self._ended(told)
+        errors: list[Exception] = []
+        for call in calls:
+            try:
+                told.append(call())
+            except Exception as error:  # noqa: BLE001  # the others have been committed as well
+                errors.append(error)
+        return self._ended(told, errors)
 
     def __enter__(self) -> Self:
         return self

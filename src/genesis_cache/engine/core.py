@@ -117,6 +117,11 @@ class Lane:
                 del self._way[change.address.digest]
         self._route()
 
+    def forget(self) -> None:
+        """In a forked child: what is on its way is the parent's to send, and nobody would tell when it is there."""
+        self._way = {}
+        self._route()
+
     def through(self, tier: Tier) -> None:
         """Ask the tier through another that stands for it."""
         self.tier = tier
@@ -169,11 +174,19 @@ class Space:
         """Loads that go on though their key was given to others; the oldest first."""
         self.gate = Gate(max_loads)
 
+    def drop(self, key: MapKey, flight: Flight) -> bool:
+        """Free a key of this flight, and of no other; whether it had it."""
+        # No call between look and removal: there another thread could have its turn, and give the key to another load.
+        flights = self.flights
+        if key in flights and flights[key] is flight:
+            del flights[key]
+            return True
+        return False
+
     def give_up(self, key: MapKey, flight: Flight) -> bool:
         """Let others load a key while this flight goes on; whether it still had the key."""
-        if self.flights.get(key) is not flight:
+        if not self.drop(key, flight):
             return False
-        del self.flights[key]
         self.hung.setdefault(key, []).append(flight)
         return True
 
@@ -192,8 +205,7 @@ class Space:
 
     def free(self, key: MapKey, flight: Flight) -> None:
         """The flight is over: the key is for others to load."""
-        if self.flights.get(key) is flight:
-            del self.flights[key]
+        self.drop(key, flight)
         if (hung := self.hung.get(key)) is not None and flight in hung:
             hung.remove(flight)
             if not hung:

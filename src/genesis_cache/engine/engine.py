@@ -144,6 +144,10 @@ class Engine:
         """In a forked child: locks, loads, jobs and loops of the parent are not ours; tiers reopen by themselves."""
         self.core.lock = self.core.floors.lock = threading.RLock()
         self.core.fills.reset()
+        for lane in self.core.lanes:
+            lane.forget()
+        self.hearing.forget()
+        self.writing.forget()
         self.background.forget()
         self.reading.forget()
         self.portal.forget()

@@ -172,7 +172,7 @@ class Failing:
         """The old value where one may serve; else the fallback; else the loader's error, or LoaderTimeout."""
         is_final = isinstance(outcome, plan.no_stale_on)
         if stale is not None and not is_final and self._core.clock.now() < _servable_until(stale):
-            if outcome is Lost.WAIT and self._hangs(flight) and view.space.give_up(view.map_key(key), flight):
+            if outcome is Lost.WAIT and self._hangs(flight) and _given_up(view, flight):
                 view.space.gate.origin.add(0.0, failed=True)
             self.stale_served(view, key)
             view.space.meter.stale_waited += 1
@@ -190,21 +190,33 @@ class Failing:
         if stale is None or isinstance(outcome, plan.no_stale_on):
             return False
         self._writing.listen()
-        return flight.is_outdated or bool(self._core.floors.killer(view.reach, key, tags_of(stale), stale.seq))
+        return self.is_dead(view, key, flight, tags_of(stale), stale.seq)
+
+    def is_dead(self, view: View, key: str, flight: Flight, tags: tuple[str, ...], seq: int) -> bool:
+        """Whether what was known of a key when its load was asked for, at this sequence, may have been changed since.
+
+        What did so may have been forgotten since, where the log was begun anew.
+        """
+        floors = self._core.floors
+        if flight.is_outdated or flight.generation != floors.generation:
+            return True
+        return bool(floors.killer(view.reach, key, tags, seq))
 
     def _hangs(self, flight: Flight) -> bool:
         return flight.called is not None and self._core.clock.now() - flight.called > HUNG_S
 
     def _timed_out(self, view: View, key: str, flight: Flight, plan: Plan) -> LoaderTimeout:
         """The error of a caller whose patience ended; a hung load does not hold its key."""
-        if view.space.give_up(view.map_key(key), flight):
+        if _given_up(view, flight):
             view.space.gate.origin.add(0.0, failed=True)
         self._core.load_results["timeout"] += 1
         limit = plan.hard_timeout if plan.hard_timeout is not None else plan.soft_timeout
         error = LoaderTimeout(
             f"the loader of {key!r:.200} took longer than its hard_timeout of {limit:g} s and no older value may serve"
         )
-        self._keep(view, key, plan, error, self._writing.position())
+        self._writing.listen()
+        if not self.is_dead(view, key, flight, plan.tags, flight.since):
+            self._keep(view, key, plan, error, self._writing.position())
         return error
 
     def stale_served(self, view: View, key: str) -> None:
@@ -212,6 +224,13 @@ class Failing:
         view.space.meter.stale_served += 1
         if self._core.events.wants("stale"):
             self._core.events.emit("stale", key=key, namespace=view.space.name)
+
+
+def _given_up(view: View, flight: Flight) -> bool:
+    """Let others load all keys of a load, of which each would cost a caller his patience; whether it held one."""
+    flights = flight.mates or (flight,)
+    keys = [(one, view.map_key(one.address.key)) for one in flights if one.address is not None]
+    return sum(view.space.give_up(key, one) for one, key in keys) > 0
 
 
 def _servable_until(stale: Entry) -> float:

@@ -8,6 +8,7 @@ longer be stored; the last items up to the bound are kept, and the load goes no 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -64,8 +65,9 @@ class Feed:
         for future, loop in list(listeners.items()):
             if loop is here:
                 _settle(future, self)
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, future, self)
+            else:
+                with contextlib.suppress(RuntimeError):  # it is closed: nobody reads there
+                    loop.call_soon_threadsafe(_settle, future, self)
 
     async def room(self) -> None:
         """Beyond the bound: wait for a reader that has read all there is, then let go of the oldest items.
@@ -131,8 +133,9 @@ class Feed:
 
     def _wake(self) -> None:
         future = self._wanted
-        if future is not None and not future.done() and not (loop := future.get_loop()).is_closed():
-            loop.call_soon_threadsafe(_settle, future, None)
+        if future is not None and not future.done():
+            with contextlib.suppress(RuntimeError):  # it is closed, and the load with it
+                future.get_loop().call_soon_threadsafe(_settle, future, None)
 
 
 def _settle(future: asyncio.Future[Any], result: object) -> None:

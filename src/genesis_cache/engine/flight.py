@@ -5,6 +5,7 @@ event loops, so that several loops and threads may share a flight.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from enum import Enum
 from types import TracebackType
@@ -13,6 +14,8 @@ from typing import Any
 from genesis_cache.engine.feed import Feed
 from genesis_cache.model.entry import Entry
 from genesis_cache.model.keys import Address
+
+LOOK_S = 1.0  # between two looks of a caller on another event loop whether that of the load is closed
 
 
 class Lost(Enum):
@@ -30,8 +33,8 @@ class Flight:
     """One load under way. ``since`` is the log's sequence read before it began, ``generation`` that of the floors."""
 
     __slots__ = (
-        "_waiters", "abandoned", "address", "called", "feed", "generation", "is_outdated", "mates", "outcome", "outrun",
-        "placed", "queued", "since", "started", "task", "trace",
+        "_waiters", "abandoned", "address", "called", "feed", "generation", "held", "is_outdated", "mates", "outcome",
+        "outrun", "placed", "queued", "since", "started", "task", "trace",
     )  # fmt: skip
 
     def __init__(self, since: int, started: float, generation: int = 0) -> None:
@@ -51,7 +54,9 @@ class Flight:
         self.is_outdated = False
         """Whether its key was changed since it began: an old value that a caller of it holds is dead."""
         self.address: Address | None = None
-        """The key whose lease it holds or waits for, if it takes one."""
+        """The key that it loads."""
+        self.held = 0
+        """Callers who will wait for it when they have done so for others."""
         self.mates: Sequence[Flight] = ()
         """All flights that one loader of many keys serves; the first stands for it where places are counted."""
         self.trace: TracebackType | None = None
@@ -63,7 +68,7 @@ class Flight:
     @property
     def waiting(self) -> int:
         """How many callers wait for it or read what it brings."""
-        return len(self._waiters) + (0 if self.feed is None else self.feed.readers)
+        return len(self._waiters) + self.held + (0 if self.feed is None else self.feed.readers)
 
     @property
     def orphaned(self) -> bool:
@@ -79,6 +84,7 @@ class Flight:
         self._waiters[future] = loop
         timer = None if patience_s is None else loop.call_later(patience_s, _settle, future, Lost.WAIT)
         self._settle_late(future)
+        self._look_after(future, loop)
         try:
             return await future
         finally:
@@ -101,6 +107,7 @@ class Flight:
         timer = None if patience_s is None else loop.call_later(patience_s, _settle, future, Lost.WAIT)
         feed.listen(future, loop, number)
         self._settle_late(future)
+        self._look_after(future, loop)
         try:
             outcome: Outcome | Feed = await future
         finally:
@@ -115,6 +122,15 @@ class Flight:
         if self.outcome is not None:
             _settle(future, self.outcome)
 
+    def _look_after(self, future: asyncio.Future[Any], loop: asyncio.AbstractEventLoop) -> None:
+        """Nobody is told when the event loop of a load is closed under it: who waits on another one has to look."""
+        if future.done():
+            return
+        if self.orphaned:
+            _settle(future, Lost.TASK)
+        elif self.task is None or self.task.get_loop() is not loop:
+            loop.call_later(LOOK_S, self._look_after, future, loop)
+
     def land(self, outcome: Outcome) -> None:
         """Give the outcome to all who wait, each on its own loop. The first outcome stays."""
         if self.outcome is not None:
@@ -125,8 +141,9 @@ class Flight:
         for future, loop in list(self._waiters.items()):
             if loop is here:
                 _settle(future, outcome)
-            elif not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, future, outcome)
+            else:
+                with contextlib.suppress(RuntimeError):  # it is closed: nobody waits there
+                    loop.call_soon_threadsafe(_settle, future, outcome)
 
 
 def _settle(future: asyncio.Future[Outcome], outcome: Outcome) -> None:

@@ -240,6 +240,10 @@ class Hearing:
             while len(self._own) > REMEMBERED_OWN:
                 del self._own[next(iter(self._own))]
 
+    def forget(self) -> None:
+        """In a forked child: the writes that were on their way are the parent's, and nobody here hears how they end."""
+        self._expected.clear()
+
     def outrun(self, place: tuple[int, MapKey]) -> None:
         """Somebody's younger change of a key was heard while this process was writing its own."""
         if self._local:

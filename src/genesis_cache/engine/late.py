@@ -34,6 +34,10 @@ class LateReplies:
             self._core.fills.begin(token[1])  # the same fill goes on
             self._background.spawn(self._take_in(view, lane, address, found, token))
 
+    def forget(self) -> None:
+        """In a forked child: nobody here waits for them."""
+        self._late.clear()
+
     async def _take_in(self, view: View, lane: Lane, address: Address, late: Late, token: Token) -> None:
         """Promote what came after its reader had gone on, unless something newer is here by then."""
         core = self._core

@@ -4,8 +4,9 @@ A load runs in a task of its own. Its callers come and go; it ends by its own de
 """
 
 import asyncio
+import contextlib
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -13,7 +14,7 @@ import msgspec
 
 from genesis_cache.engine.background import Background
 from genesis_cache.engine.core import Core, MapKey, View
-from genesis_cache.engine.entries import age
+from genesis_cache.engine.entries import age, tags_of
 from genesis_cache.engine.failing import Failing
 from genesis_cache.engine.feed import Feed
 from genesis_cache.engine.flight import Flight, Lost
@@ -132,6 +133,10 @@ class Leading:
         since = [lane.seq() for lane in core.lanes]
         seq = self._position()
         token = core.fills.begin(core.floors.given)
+        if (old := job.stale) is not None and self._failing.is_dead(
+            job.view, job.address.key, flight, tags_of(old), old.seq
+        ):
+            job.stale = None  # it was changed while this waited for the lease
         try:
             loaded = await self.run_load(job.view, job.load, flight, job.stale, job.plan.no_stale_on)
             job.view.space.outrun(job.key, flight)
@@ -172,13 +177,18 @@ class Leading:
     async def _place(self, view: View, flight: Flight) -> None:
         """Wait for a place, at most for as long as a load may live; a load that all leave meanwhile is not begun."""
         patience_s = self._core.settings.cache_load_deadline
+        gate = view.space.gate
+        if not gate.queued and gate.running >= gate.limit:
+            for other in list(view.space.flights.values()):
+                if other.orphaned:
+                    self._bury(view, other)
         flight.queued = True
         try:
-            await view.space.gate.enter(view.owner, patience_s)
+            await gate.enter(view.owner, patience_s)
         except TimeoutError:
             msg = (
                 f"no place for a load came free within {patience_s:g} s (CACHE_LOAD_DEADLINE): "
-                f"{view.space.gate.limit} others of {view.space.name or 'the root'!r} are under way (max_loads)"
+                f"{gate.limit} others of {view.space.name or 'the root'!r} are under way (max_loads)"
             )
             raise LoaderTimeout(msg) from None
         finally:
@@ -238,8 +248,14 @@ class Leading:
         is_lost = load.is_stream and self._is_lost(view, key, flight, plan)
         if not (is_lost or flight.orphaned or self._is_too_old(flight)):
             return flight
-        view.space.flights.pop(view.map_key(key), None)
+        view.space.drop(view.map_key(key), flight)
+        if flight.orphaned:
+            self._bury(view, flight)
         return None
+
+    def _bury(self, view: View, flight: Flight) -> None:
+        """The event loop of a load was closed under it: the load cannot give back its place by itself."""
+        self._leave(view, flight.mates[0] if flight.mates else flight)
 
     def _is_too_old(self, flight: Flight) -> bool:
         """Whether its load began so long ago that what this process cannot hear may have changed the value since."""
@@ -285,6 +301,29 @@ class Leading:
             self._left(view, flight)
         return outcome
 
+    @contextlib.contextmanager
+    def holding(self, view: View, flights: Iterable[Flight]) -> Iterator[Callable[[Flight], None]]:
+        """Count as a caller of all of them, who waits for one after the other; call what it gives as one's turn comes.
+
+        Those whose turn has not come when it ends are left.
+        """
+        held = dict.fromkeys(flights)
+
+        def turn(flight: Flight) -> None:
+            del held[flight]
+            flight.held -= 1
+
+        for flight in held:
+            flight.held += 1
+        try:
+            yield turn
+        finally:
+            left = list(held)
+            for flight in left:
+                turn(flight)
+            for flight in left:
+                self._left(view, flight)
+
     def leave(self, view: View, feed: Feed) -> None:
         """A reader that has joined reads no more."""
         feed.leave()
@@ -301,14 +340,14 @@ class Leading:
             return
         if flight.queued and flight.task is not None:
             view.space.meter.loads_given_up += 1
-            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
+            _cancel(flight.task)
             return
         flight.abandoned = True
         core.loads_abandoned += 1
         self._leave(view, flight)
         self._release(flight)
         if core.loads_abandoned > core.settings.cache_max_abandoned_loads and flight.task is not None:
-            flight.task.get_loop().call_soon_threadsafe(flight.task.cancel)
+            _cancel(flight.task)
 
     @staticmethod
     def _leave(view: View, flight: Flight) -> None:
@@ -331,6 +370,11 @@ def _refuse_own(flight: Flight) -> None:
     if flight.outcome is None and flight in _LOADING.get():
         msg = "a loader asked for the very key that it is loading: it would wait for itself"
         raise CacheError(msg)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # its event loop is closed: it does not run any more
+        task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 def ended_by(error: asyncio.CancelledError) -> asyncio.CancelledError | Lost:

@@ -2,12 +2,13 @@
 
 import asyncio
 import atexit
+import concurrent.futures
 import threading
 import weakref
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from genesis_cache.model.errors import CacheError
+from genesis_cache.model.errors import CacheClosed, CacheError
 
 T = TypeVar("T")
 
@@ -18,23 +19,29 @@ class Portal:
     """An event loop in a daemon thread, started at first use and again in a forked child."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        """Held while work is handed in, so that `stop` ends all that was."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         _portals.add(self)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine there and wait for what it brings or raises."""
-        loop = self._running()
+        """Run a coroutine there and wait for what it brings or raises; CacheClosed where `stop` comes first."""
         if threading.current_thread() is self._thread:
             work.close()
             msg = "a blocking call inside the cache's own event loop would wait for itself: await the async verb there"
             raise CacheError(msg)
-        future = asyncio.run_coroutine_threadsafe(_contained(work), loop)
+        with self._lock:
+            loop = self._running()
+            future = asyncio.run_coroutine_threadsafe(_contained(work), loop)
         try:
             result, leave = future.result()
-        except BaseException:
+        except BaseException as error:
             future.cancel()
+            if isinstance(error, concurrent.futures.CancelledError) and self._loop is not loop:
+                work.close()  # which may not even have begun
+                msg = "this cache was closed while the call was under way: open() it again, or make a new one"
+                raise CacheClosed(msg) from None
             raise
         if leave is not None:
             raise leave
@@ -67,15 +74,17 @@ class Portal:
         """End the loop and its thread; the next `run` starts another. Nothing happens when called on that thread."""
         if threading.current_thread() is self._thread:
             return
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
-        if loop is not None and thread is not None and thread.is_alive():
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+            if loop is None or thread is None or not thread.is_alive():
+                return
             loop.call_soon_threadsafe(loop.stop)
-            thread.join(timeout=2.0)
+        thread.join(timeout=2.0)
 
     def forget(self) -> None:
         """In a forked child: the thread is not here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._loop = self._thread = None
 
 

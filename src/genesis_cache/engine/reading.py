@@ -376,14 +376,15 @@ class Reading:
                 return self.failing.fall_back(view, key, flight, outcome, stale, plan)
 
     def _near_by_plan(self, view: View, key: str, load: Load, plan: Plan) -> tuple[Entry | None, Verdict]:
-        """As `near`; a value that should have been sealed and was not came from somebody else's hand."""
         if plan.refresh_every is not None:
             self.renewing.asked(view, view.address(key), load, plan)
+        return self.near_sealed(view, key) if plan.sensitive else self.near(view, key)
+
+    def near_sealed(self, view: View, key: str) -> tuple[Entry | None, Verdict]:
+        """As `near`; a value that should have been sealed and was not came from somebody else's hand."""
         entry, verdict = self.near(view, key)
-        if entry is not None and plan.sensitive and self._core.codec.can_seal:
-            is_sealed = entry.extra is not None and entry.extra.sensitive
-            return (entry, verdict) if is_sealed else (None, Verdict.GONE)
-        return entry, verdict
+        is_sealed = entry is None or (entry.extra is not None and entry.extra.sensitive)
+        return (entry, verdict) if is_sealed or not self._core.codec.can_seal else (None, Verdict.GONE)
 
     async def _first_look_further(self, view: View, key: str, plan: Plan) -> tuple[Entry | None, Verdict]:
         core = self._core
@@ -492,6 +493,7 @@ class Reading:
         """In a forked child: no load of the parent is under way here."""
         self.leading.forget()
         self.renewing.forget()
+        self.late_replies.forget()
         for space in self._core.spaces.values():
             space.flights.clear()
             space.hung.clear()

@@ -7,6 +7,7 @@ so that a cache that was never closed leaves no task behind.
 """
 
 import asyncio
+import contextlib
 import weakref
 
 import msgspec
@@ -67,8 +68,13 @@ class Renewing:
             self._renewals[address.digest] = Renewal(view, address, load, plan, plan.refresh_every, due)
         else:
             return
-        if known is None or self._loop is None or self._loop.is_closed():
+        home = self._loop
+        is_here = known is None and home is asyncio.get_running_loop()
+        if home is None or not home.is_running() or is_here:
             self._set_timer()
+        elif known is None:  # the schedule stays where it is: this event loop may be a short-lived one
+            with contextlib.suppress(RuntimeError):  # closed just now: the next who asks sees to it
+                home.call_soon_threadsafe(self._set_timer)
 
     def tick(self) -> None:
         """Load what is due and was asked for since its last load; let go of what was not."""

@@ -75,7 +75,7 @@ class Streams:
         if feed.count > number:
             return True
         outcome = await feed.flight.wait_for_item(number)
-        if isinstance(outcome, Feed):
+        if isinstance(outcome, Feed) or feed.count > number:  # it may have come, and be the last, on another loop
             return True
         if isinstance(outcome, Entry) or (feed.is_complete and not feed.is_whole):
             return False

@@ -164,6 +164,10 @@ class Writing:
             if self._keeps_victims and len(self._victims) < DEMOTE_PER_TURN:
                 self._victims.append((victim, core.fills.begin(core.floors.given), core.lanes[0].seq()))
 
+    def forget(self) -> None:
+        """In a forked child: the parent keeps below what memory had no room for, and its fills are not ours to end."""
+        self._victims.clear()
+
     def _after_puts(self) -> None:
         if self._victims:
             self._background.soon(self._demote)
