@@ -171,3 +171,22 @@ async def test_what_is_not_sealed_is_no_answer_to_a_sensitive_call_of_many_keys(
         async with Cache(settings.with_urls(*urls)) as cache:
             await cache.set("k", "somebody's")
             assert await cache.get_or_set_many(["k"], load, sensitive=True) == {"k": "ours"}
+
+
+async def test_the_keys_of_one_load_are_listed_once(cache: Cache) -> None:
+    """A load of very many keys costs each of them the same: they share one list of all, where each had its own."""
+    hung, calls = asyncio.Event(), list[object]()
+
+    async def load(keys: list[str]) -> dict[str, int]:
+        calls.append(keys)
+        await hung.wait()
+        return dict.fromkeys(keys, 1)
+
+    keys = [f"k{number}" for number in range(100)]
+    caller = asyncio.ensure_future(cache.get_or_set_many(keys, load))
+    await until(calls)
+    lists = [flight.mates for flight in cache._view.space.flights.values()]
+    assert len(lists) == len(lists[0]) == 100
+    assert len({id(mates) for mates in lists}) == 1
+    hung.set()
+    assert await caller == dict.fromkeys(keys, 1)

@@ -208,8 +208,9 @@ class Bulk:
             flights[key] = view.space.flights.setdefault(view.map_key(key), flight)
             if flights[key] is flight:
                 mine[key] = flight
-        for flight in mine.values():
-            flight.mates = tuple(mine.values())
+        mates = tuple(mine.values())
+        for flight in mates:
+            flight.mates = mates
         if mine:
             if behind:
                 view.space.gate.behind += 1

@@ -318,10 +318,10 @@ class Leading:
         try:
             yield turn
         finally:
-            left = list(held)
-            for flight in left:
+            left = {flight.mates[0] if flight.mates else flight: flight for flight in held}  # one for each load
+            for flight in list(held):
                 turn(flight)
-            for flight in left:
+            for flight in left.values():
                 self._left(view, flight)
 
     def leave(self, view: View, feed: Feed) -> None:
