@@ -76,6 +76,17 @@ async def test_a_scheduled_refresh_stops_when_nobody_asks(cache: Cache, clock: F
     assert len(cache._engine.reading.renewing) == 1
 
 
+async def test_the_interval_asked_for_last_counts(cache: Cache, clock: FakeClock) -> None:
+    """Who asks for a shorter interval gets it from now on, and need not wait for the end of the longer one."""
+    load = Counting()
+    assert await cache.get_or_set("k", load, ttl=1000, refresh_every=100) == 1
+    assert await cache.get_or_set("k", load, ttl=1000, refresh_every=10) == 1
+    for expected in (2, 3):
+        clock.advance(10)
+        await tick(cache)
+        assert await cache.get_or_set("k", load, ttl=1000, refresh_every=10) == expected
+
+
 async def test_a_schedule_wakes_by_itself() -> None:
     """The loads come without a call that waits for them, on the loop that runs."""
     load = Counting()

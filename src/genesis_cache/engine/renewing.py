@@ -60,19 +60,22 @@ class Renewing:
         if plan.refresh_every is None or self._is_aside:
             return
         known = self._renewals.get(address.digest)
+        is_new = known is None or known.every_s != plan.refresh_every
         if known is not None:
             known.is_asked = True
             known.load, known.plan = load, plan
+            if is_new:
+                known.every_s = plan.refresh_every
+                known.due = min(known.due, self._core.clock.now() + known.every_s)
         elif len(self._renewals) < MOST_KEYS:
             due = self._core.clock.now() + plan.refresh_every
             self._renewals[address.digest] = Renewal(view, address, load, plan, plan.refresh_every, due)
         else:
             return
         home = self._loop
-        is_here = known is None and home is asyncio.get_running_loop()
-        if home is None or not home.is_running() or is_here:
+        if home is None or not home.is_running() or (is_new and home is asyncio.get_running_loop()):
             self._set_timer()
-        elif known is None:  # the schedule stays where it is: this event loop may be a short-lived one
+        elif is_new:  # the schedule stays where it is: this event loop may be a short-lived one
             with contextlib.suppress(RuntimeError):  # closed just now: the next who asks sees to it
                 home.call_soon_threadsafe(self._set_timer)
 
