@@ -171,7 +171,7 @@ def test_a_tier_that_dies_is_seen_at_once(own_redis: RedisServer, live: Live, ta
     page = tab().open(live("memory://", own_redis.url).page + "?window=60&theme=light")
     tells(page, "#state", "All well")
     own_redis.kill()
-    tells(page, "#alerts", "L2 (redis) is out of use: Redis at")
+    tells(page, "#alerts", "L2 (redis) is out of use: Redis ")
     tells(page, "#state", "1 critical")
     tells(page, "#tiers [data-level=critical]", "out of use")
     picture(page, "degraded", after_s=30)

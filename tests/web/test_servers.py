@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 
-import httpx
+import httpx2
 import pytest
 import pytest_asyncio
 from opentelemetry.sdk.trace import TracerProvider
@@ -148,7 +148,7 @@ async def test_what_anybody_may_read_does_not_say_where_a_server_is(url: str, ca
     assert "127.0.0.1:1" in caplog.text
 
 
-async def _first_event(client: httpx.AsyncClient) -> str:
+async def _first_event(client: httpx2.AsyncClient) -> str:
     """The first figures of the stream."""
     async with client.stream("GET", "/monitoring/cache/events") as answer:
         async for line in answer.aiter_lines():
