@@ -246,7 +246,7 @@ def _no_floors_at_first() -> None:
 @mutant("tags are not judged")
 def _no_tags() -> None:
     killer = Floors.killer
-    put(Floors, "killer", lambda self, reach, key, _, seq: killer(self, reach, key, (), seq))
+    put(Floors, "killer", lambda self, reach, key, _, seq, *judged: killer(self, reach, key, (), seq, *judged))
 
 
 @mutant("patterns are forgotten")
