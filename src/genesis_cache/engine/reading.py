@@ -168,8 +168,7 @@ class Reading:
 
     def further_now(self, view: View, address: Address, lanes: Sequence[Lane] | None = None) -> Record | Waiting | None:
         """The first fresh value below memory, promoted, if all tiers on the way answer at once; else where it ended."""
-        core = self._core
-        floors = core.floors
+        core, floors = self._core, self._core.floors
         for n, lane in enumerate(core.lanes if lanes is None else lanes):
             lane.reads = reads = lane.reads + 1
             started = 0.0 if reads & TIMED_MASK else time.perf_counter()
@@ -219,7 +218,7 @@ class Reading:
 
         Else where `further` has to go on, which may await the same answer again; None where there is nothing more.
         """
-        core = self._core
+        core, floors = self._core, self._core.floors
         answer = lane.get(address)
         if answer is None:
             lane.reads += 1
@@ -231,7 +230,6 @@ class Reading:
             answer = asyncio.ensure_future(answer)  # of somebody else's tier: a coroutine can be awaited only once
         lane.reads = reads = lane.reads + 1
         started = 0.0 if reads & TIMED_MASK else time.perf_counter()
-        floors = core.floors
         token = core.fills.begin(floors.given)
         try:
             envelope = await answer
@@ -269,8 +267,7 @@ class Reading:
             return None, Verdict.GONE
         self._hearing.listen_far()
         first, asked, token = waiting
-        if token is None:
-            token = core.fills.begin(core.floors.given)
+        token = token or core.fills.begin(core.floors.given)
         above = [(lane, self._hearing.known_seq(lane)) for lane in core.lanes[:first]]
         try:
             old: Record | None = None
