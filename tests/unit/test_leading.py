@@ -193,3 +193,31 @@ def test_a_closed_event_loop_costs_no_younger_load_its_key() -> None:
     view.space.flights["k"] = old
     leading.joinable(view, "k", load_of(lambda: "v"), cache._engine.core.plan_of(view, {}))
     assert view.space.flights["k"] is younger
+
+
+async def test_a_lost_load_frees_its_key_before_anybody_is_told(cache: Cache) -> None:
+    """Who waits on another event loop looks again at once, and must not meet the very load that was lost."""
+    space = cache._engine.core.space("")
+    is_taken: list[bool] = []
+
+    class Loop:
+        def is_closed(self) -> bool:
+            return False
+
+        def call_soon_threadsafe(self, *_: object) -> None:
+            is_taken.append("k" in space.flights)
+
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    caller = asyncio.ensure_future(cache.get_or_set("k", hang))
+    while "k" not in space.flights:  # noqa: ASYNC110  # nobody tells
+        await asyncio.sleep(0)
+    flight = space.flights["k"]
+    flight._waiters[asyncio.get_running_loop().create_future()] = Loop()  # type: ignore[assignment]  # all that is asked
+    caller.cancel()
+    await asyncio.wait([caller])
+    assert flight.task is not None
+    flight.task.cancel()
+    await asyncio.wait([flight.task])
+    assert is_taken == [False]
